@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# Sourced by the project's scripts: where things are, and how to say things.
+
+# shellcheck disable=SC2034  # used by those that source this
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+CACHE=${TYPE1V3_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/type1v3}
+mkdir -p "$CACHE"
+
+say() { printf '%s [%s] %s\n' "$(date +%H:%M:%S)" "${0##*/}" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# with_lock NAME COMMAND...: only one holder of NAME on this machine at a time
+with_lock() {
+	local fd lock="$CACHE/$1.lock"
+
+	shift
+	exec {fd}>"$lock"
+	flock -n "$fd" || { say "waiting for $lock"; flock "$fd"; }
+	# the lock is not inherited, so that nothing left behind can hold it
+	"$@" {fd}>&-
+	exec {fd}>&-
+}
+
+# slowly LOG COMMAND...: output goes to LOG; a line now and then shows life
+slowly() {
+	local log=$1 pid rc=0 start=$SECONDS
+
+	shift
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	while kill -0 $pid 2>/dev/null; do
+		sleep 1
+		(((SECONDS - start) % 20)) ||
+			say "$((SECONDS - start)) s: $(tail -n 1 "$log" | cut -c 1-100)"
+	done
+	wait $pid || rc=$?
+	[ $rc = 0 ] || { tail -n 40 "$log" >&2; say "failed: $* (see $log)"; }
+	return $rc
+}

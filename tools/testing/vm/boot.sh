@@ -1,0 +1,133 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# boot.sh [OPTIONS] SCRIPT [ARGS...]
+#
+# Boots a kernel under QEMU with this machine's root file system as its root
+# (read-only, a tmpfs on top), runs SCRIPT there as root in the same directory,
+# shows its output, and exits with its status. The project's modules are in the
+# guest's /lib/modules: modprobe finds them.
+#
+#   -k KERNEL    stock (the distribution's 6.12), lean or debug (the newest 7.x)
+#   -i IOMMU     vtd (default), virtio, amd, none
+#   -m MIB       memory, default 2048
+#   -c CPUS      default 1
+#   -t SECONDS   time-out, default 600
+#   -q 'ARGS'    more arguments for QEMU, split at blanks; may be repeated
+#   -p 'PARAMS'  more kernel parameters; may be repeated
+#   -a REGEX     a kernel message that is no failure; may be repeated
+#   -o DIR       keep console.log there
+#   -v           show the kernel's console too, on stderr
+#
+# The run fails without a verdict from the guest (status 125: a panic, a
+# power-off; 124: time-out) and on any kernel message of the kinds in $bad that
+# was not announced (status 126). SCRIPT announces one before it provokes it:
+#   echo 'vm-expect: REGEX' >/dev/kmsg
+set -euo pipefail
+. "$(dirname "$0")/../../../scripts/common.sh"
+
+VM=$TOP/tools/testing/vm
+bad='WARNING:|BUG:|BUG |Oops|KASAN|KCSAN|KFENCE|UBSAN|kmemleak:.*leak|INFO: task|INFO: rcu'
+bad+='|rcu:.*stall|soft lockup|possible .* (locking|deadlock|lock)|Kernel panic|general protection'
+bad+='|unable to handle|refcount_t:|list_(add|del) corruption|Bad page|Modules linked in'
+
+usage() { sed -n '/^# boot.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+kernel='' iommu=vtd mib=2048 cpus=1 seconds=600 keep='' verbose='' params=''
+extra=() allow=()
+while getopts k:i:m:c:t:q:p:a:o:vh option; do
+	case $option in
+	k) kernel=$OPTARG ;;
+	i) iommu=$OPTARG ;;
+	m) mib=$OPTARG ;;
+	c) cpus=$OPTARG ;;
+	t) seconds=$OPTARG ;;
+	q) read -ra words <<<"$OPTARG"; extra+=("${words[@]}") ;;
+	p) params+=" $OPTARG" ;;
+	a) allow+=("$OPTARG") ;;
+	o) keep=$OPTARG ;;
+	v) verbose=1 ;;
+	*) usage ;;
+	esac
+done
+shift $((OPTIND - 1))
+if [ $# = 0 ] || [ -z "$kernel" ]; then usage; fi
+
+case $iommu in
+vtd) iommu_args=(-device "intel-iommu,intremap=on,aw-bits=48") ;;
+virtio) iommu_args=(-device virtio-iommu-pci) ;;
+amd) iommu_args=(-device "amd-iommu,intremap=on") ;;
+none) iommu_args=() ;;
+*) usage ;;
+esac
+
+dir=$("$VM/kernel.sh" "$kernel")
+run=$(mktemp -d "$CACHE/run.XXXXXX")
+trap 'rm -rf "$run"' EXIT
+console=$run/console.log
+if [ -n "$keep" ]; then
+	mkdir -p "$keep"
+	console=$(cd "$keep" && pwd)/console.log
+fi
+: >"$console"
+
+{
+	printf 'vm_modules=%q\n' "$(readlink -f "$dir/modules")"
+	printf 'vm_busybox=%q\n' "$CACHE/busybox"
+	printf 'vm_kernel=%q vm_iommu=%q vm_cwd=%q\n' "$kernel" "$iommu" "$PWD"
+	printf 'vm_command=('
+	printf '%q ' "$@"
+	printf ')\n'
+	cat "$VM/guest.sh"
+} >"$run/guest"
+
+# Without multi-threaded TCG, which stalls now and then. Long time-outs inside,
+# because nobody knows what else this machine is doing; ours is outside.
+boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
+boot_params+=" intel_iommu=on rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
+	-machine q35 -accel "tcg,thread=single" -cpu "max,la57=off" -smp "$cpus" -m "$mib"
+	"${iommu_args[@]}"
+	-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
+	-device "virtio-9p-pci,fsdev=root,mount_tag=root"
+	-chardev "stdio,id=output,signal=off" -chardev "file,id=verdict,path=$run/verdict"
+	-device virtio-serial-pci
+	-device "virtserialport,chardev=output,name=output"
+	-device "virtserialport,chardev=verdict,name=verdict"
+	-serial "file:$console"
+	-kernel "$dir/vmlinuz" -initrd "$dir/initrd.gz"
+	-append "vm.run=$run $boot_params$params"
+	"${extra[@]}")
+
+if [ -n "$verbose" ]; then
+	tail -n +1 -f "$console" >&2 &
+	trap 'kill $! 2>/dev/null; rm -rf "$run"' EXIT
+fi
+# QEMU would close the output port at the end of its input: it gets no end
+mkfifo "$run/stdin"
+status=0
+timeout --foreground -k 5 "$seconds" "${qemu[@]}" <>"$run/stdin" || status=$?
+
+fail() { # STATUS MESSAGE
+	say "$2; the kernel's last words:"
+	tail -n "${3:-40}" "$console" | tr -d '\r' >&2
+	exit "$1"
+}
+
+case $status in
+0) ;;
+124 | 137) fail 124 "time-out after $seconds s" ;;
+*) fail 125 "QEMU failed with status $status" ;;
+esac
+verdict=$(cat "$run/verdict" 2>/dev/null || true)
+[[ $verdict =~ ^status\ [0-9]+$ ]] || fail 125 "the guest ended without a verdict"
+
+mapfile -O ${#allow[@]} -t allow < <(tr -d '\r' <"$console" | sed -n 's/.*vm-expect: //p')
+allowed='vm-expect: '
+for regex in "${allow[@]}"; do allowed+="|$regex"; done
+if tr -d '\r' <"$console" | grep -E "$bad" | grep -vE "$allowed" >"$run/messages"; then
+	say "unexpected kernel messages:"
+	head -n 20 "$run/messages" >&2
+	fail 126 "the kernel complained" 80
+fi
+exit "${verdict#status }"
