@@ -1,0 +1,1072 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The map/unmap core of VFIO container backends
+ *
+ * A backend decides what may be mapped where and keeps the record of it.  The
+ * core does what every mapping needs: charge the owner, pin user memory, enter
+ * it into the IOMMU domains, and take all that back in the right order.
+ *
+ * Mapping.  vfio_dma_charge() first, for the whole request, so that the limit
+ * is exact and nothing is pinned in excess of it.  Then steps of
+ * vfio_dma_pin_step(), without the backend's mutex, each followed by
+ * vfio_dma_map() of the physically contiguous extents it found, with the mutex
+ * held.  An extent is mapped by one iommu_map() call: that is what makes
+ * superpages.
+ *
+ * Unmapping.  vfio_dma_unmap() asks the first domain for the physical addresses
+ * - they are recorded nowhere else - and unmaps extent by extent in every
+ * domain; vfio_dma_unmap_flush() synchronises the IOTLBs and only then unpins:
+ * a page is never released while a device can still reach it.
+ *
+ * Superpages.  iommu_unmap() must not be given a range that begins or ends
+ * inside of what the IOMMU took as one page: depending on the driver that
+ * unmaps too much, nothing, or makes it walk user memory as a page table.  A
+ * backend that wants to unmap at any page calls vfio_dma_domain_split() for
+ * every block that may be such a page, before.  A block is taken out as a whole,
+ * the IOTLB is synchronised (break before make), and its two sides are mapped
+ * back from the same pages, which stay pinned all the time.
+ *
+ * Some IOMMUs (virtio-iommu) have no page sizes but remember each iommu_map()
+ * call and unmap whole calls only.  vfio_dma_domain_probe() finds that out;
+ * such a domain gets one call per block of a page size, and then its blocks are
+ * like superpages of the others.
+ *
+ * Every function that takes a struct vfio_dma_space, or a domain of one, is
+ * called with the backend's mutex held.  Lock order: the backend's mutex, then
+ * mmap_lock.  Functions that pin or charge may be called without the mutex.
+ */
+
+#include <linux/export.h>
+#include <linux/highmem.h>
+#include <linux/iommu.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "vfio_dma_core.h"
+
+#define VFIO_DMA_BATCH_DIRTY	BIT(BITS_PER_LONG - 1)
+
+/**
+ * struct vfio_dma_lost - a block that is mapped no longer, against our will
+ * @next: in &vfio_dma_domain.lost
+ * @iova: its first address
+ * @extent: what it translated to
+ */
+struct vfio_dma_lost {
+	struct list_head next;
+	dma_addr_t iova;
+	struct vfio_dma_extent extent;
+};
+
+/*
+ * Owner and locked memory
+ */
+
+/**
+ * vfio_dma_owner_set() - make the calling process the owner
+ * @owner: owner of the backend's mappings, unowned so far
+ *
+ * Context: Process context with an address space.  Caller holds the backend's
+ * mutex.
+ */
+void vfio_dma_owner_set(struct vfio_dma_owner *owner)
+{
+	owner->mm = current->mm;
+	mmgrab(owner->mm);
+	owner->task = get_task_struct(current->group_leader);
+	owner->lock_cap = capable(CAP_IPC_LOCK);
+	owner->npages = 0;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_set, "VFIO_DMA");
+
+/**
+ * vfio_dma_owner_clear() - nobody owns the mappings any more
+ * @owner: owner, may be unowned
+ *
+ * What is still charged is uncharged.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex and
+ * has no mapping and no pinning in progress.
+ */
+void vfio_dma_owner_clear(struct vfio_dma_owner *owner)
+{
+	if (!owner->mm)
+		return;
+
+	vfio_dma_uncharge(owner, owner->npages);
+	put_task_struct(owner->task);
+	mmdrop(owner->mm);
+	owner->task = NULL;
+	owner->mm = NULL;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_clear, "VFIO_DMA");
+
+/**
+ * vfio_dma_owner_move() - let the calling process take the mappings over
+ * @owner: owner of the mappings
+ *
+ * All that is charged moves: first it is charged to the new owner, so that a
+ * failure changes nothing, then taken from the old one if that still lives.
+ *
+ * Context: Process context with an address space, may sleep.  Caller holds the
+ * backend's mutex and has no pinning in progress.
+ * Return: 0; -ENOMEM if the new owner's RLIMIT_MEMLOCK does not allow it;
+ * -EINTR on a fatal signal.
+ */
+int vfio_dma_owner_move(struct vfio_dma_owner *owner)
+{
+	struct vfio_dma_owner new;
+	int ret;
+
+	vfio_dma_owner_set(&new);
+	ret = vfio_dma_charge(&new, owner->npages);
+	if (ret) {
+		vfio_dma_owner_clear(&new);
+		return ret;
+	}
+
+	vfio_dma_owner_clear(owner);
+	*owner = new;
+	return 0;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_move, "VFIO_DMA");
+
+/**
+ * vfio_dma_charge() - charge locked memory to the owner
+ * @owner: owner of the mappings
+ * @npages: number of pages
+ *
+ * Context: Process context, may sleep.  Takes and releases mmap_lock.  The
+ * caller is the owner, or keeps the owner's mm_users from dropping to zero.
+ * Return: 0; -ENOMEM if RLIMIT_MEMLOCK would be exceeded; -EINTR on a fatal
+ * signal.
+ */
+int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages)
+{
+	struct mm_struct *mm = owner->mm;
+	int ret;
+
+	if (!npages)
+		return 0;
+
+	ret = mmap_write_lock_killable(mm);
+	if (ret)
+		return ret;
+
+	ret = __account_locked_vm(mm, npages, true, owner->task,
+				  owner->lock_cap);
+	if (!ret)
+		owner->npages += npages;
+	mmap_write_unlock(mm);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_charge, "VFIO_DMA");
+
+/**
+ * vfio_dma_uncharge() - take back a charge of locked memory
+ * @owner: owner of the mappings, may be another process or gone
+ * @npages: number of pages, not more than are charged
+ *
+ * Context: Process context, may sleep.  Takes and releases mmap_lock.
+ */
+void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
+{
+	struct mm_struct *mm = owner->mm;
+	bool foreign = mm != current->mm;
+
+	if (!npages)
+		return;
+
+	/* An address space that is being torn down needs no accounting. */
+	if (foreign && !mmget_not_zero(mm)) {
+		owner->npages -= npages;
+		return;
+	}
+
+	mmap_write_lock(mm);
+	__account_locked_vm(mm, npages, false, owner->task, owner->lock_cap);
+	owner->npages -= npages;
+	mmap_write_unlock(mm);
+	if (foreign)
+		mmput(mm);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_uncharge, "VFIO_DMA");
+
+/*
+ * Pinning
+ */
+
+/**
+ * vfio_dma_pin_start() - prepare to pin a range of the owner's memory
+ * @pin: state to initialise; vfio_dma_pin_finish() must follow
+ * @owner: owner of the mappings
+ * @vaddr: page aligned address of the range
+ * @npages: its length in pages, not 0
+ * @write: the device will write to it
+ *
+ * Context: Process context, may sleep.
+ */
+void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct vfio_dma_owner *owner,
+			unsigned long vaddr, unsigned long npages, bool write)
+{
+	pin->owner = owner;
+	pin->vaddr = vaddr;
+	pin->npages = npages;
+	pin->gup_flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
+	pin->size = 0;
+	pin->offset = 0;
+	pin->flush_tail = false;
+	pin->tail.npages = 0;
+
+	if (npages > VFIO_DMA_PIN_INLINE) {
+		pin->pages = (struct page **)
+			__get_free_page(GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		pin->max = PAGE_SIZE / sizeof(*pin->pages);
+		if (pin->pages)
+			return;
+	}
+
+	/* Without the memory for more it only takes more steps. */
+	pin->pages = pin->inline_pages;
+	pin->max = VFIO_DMA_PIN_INLINE;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_start, "VFIO_DMA");
+
+/* Bytes that one entry of the CPU's page table maps; compat/ may know less */
+#ifndef vfio_dma_pfnmap_bytes
+#define vfio_dma_pfnmap_bytes(args)	(~(args)->addr_mask + 1)
+#endif
+
+static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
+				  struct vm_area_struct *vma,
+				  struct vfio_dma_extent *extent)
+{
+	struct follow_pfnmap_args args = { .vma = vma, .address = pin->vaddr };
+	bool write = pin->gup_flags & FOLL_WRITE;
+	unsigned long entry;
+	int ret;
+
+	ret = follow_pfnmap_start(&args);
+	if (ret) {
+		bool unlocked = false;
+
+		ret = fixup_user_fault(mm, pin->vaddr, FAULT_FLAG_REMOTE |
+				       (write ? FAULT_FLAG_WRITE : 0),
+				       &unlocked);
+		if (ret)
+			return ret;
+		if (unlocked)
+			return -EAGAIN;
+
+		ret = follow_pfnmap_start(&args);
+		if (ret)
+			return ret;
+	}
+
+	/*
+	 * A frame with an ordinary page behind it can be freed and given to
+	 * somebody else at any time, as nothing pins it.
+	 */
+	if ((write && !args.writable) ||
+	    (pfn_valid(args.pfn) && !PageReserved(pfn_to_page(args.pfn)))) {
+		ret = -EFAULT;
+	} else {
+		entry = vfio_dma_pfnmap_bytes(&args) >> PAGE_SHIFT;
+		extent->pfn = args.pfn;
+		extent->npages = min(entry - (args.pfn & (entry - 1)),
+				     pin->npages);
+		extent->npages = min(extent->npages,
+				     (vma->vm_end - pin->vaddr) >> PAGE_SHIFT);
+		extent->pfnmap = true;
+	}
+
+	follow_pfnmap_end(&args);
+	return ret;
+}
+
+static bool vfio_dma_extent_append(struct vfio_dma_extent *extent,
+				   const struct vfio_dma_extent *next)
+{
+	if (!extent->npages)
+		*extent = *next;
+	else if (extent->pfn + extent->npages == next->pfn &&
+		 extent->pfnmap == next->pfnmap)
+		extent->npages += next->npages;
+	else
+		return false;
+	return true;
+}
+
+/*
+ * Device memory has no pages to put into pin->pages; it goes to the tail
+ * directly, or nowhere if the tail is something else: the tail is handed out
+ * first and the next step comes here again.
+ */
+static int vfio_dma_pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
+			       int err)
+{
+	struct vfio_dma_extent extent = {};
+	struct vm_area_struct *vma;
+	int ret;
+
+	mmap_read_lock(mm);
+	do {
+		ret = err;
+		vma = vma_lookup(mm, pin->vaddr);
+		if (vma && vma->vm_flags & VM_PFNMAP)
+			ret = vfio_dma_follow_pfnmap(pin, mm, vma, &extent);
+		if (ret == -EAGAIN && fatal_signal_pending(current))
+			ret = -EINTR;
+	} while (ret == -EAGAIN);
+	mmap_read_unlock(mm);
+	if (ret)
+		return ret;
+
+	if (vfio_dma_extent_append(&pin->tail, &extent)) {
+		pin->vaddr += extent.npages << PAGE_SHIFT;
+		pin->npages -= extent.npages;
+	} else {
+		pin->flush_tail = true;
+	}
+	return 0;
+}
+
+/**
+ * vfio_dma_pin_step() - pin some more of the range
+ * @pin: state; all extents of the last step have been taken
+ *
+ * Context: Process context, may sleep for as long as user space needs to
+ * provide a page.  Takes and releases mmap_lock.  If the caller is not the
+ * owner it keeps the owner's mm_users from dropping to zero.
+ * Return: 0; -EFAULT if there is no memory, or none that may be written to, at
+ * the address, or it is a VM_PFNMAP mapping of ordinary pages; -EINTR or
+ * -ERESTARTSYS on a fatal signal; -ENOMEM or what else get_user_pages() returns.
+ */
+int vfio_dma_pin_step(struct vfio_dma_pin *pin)
+{
+	struct mm_struct *mm = pin->owner->mm;
+	unsigned long n = min_t(unsigned long, pin->npages, pin->max);
+	long ret;
+
+	if (!n)
+		return 0;
+
+	if (mm == current->mm) {
+		ret = pin_user_pages_fast(pin->vaddr, n, pin->gup_flags,
+					  pin->pages);
+	} else {
+		mmap_read_lock(mm);
+		ret = pin_user_pages_remote(mm, pin->vaddr, n, pin->gup_flags,
+					    pin->pages, NULL);
+		mmap_read_unlock(mm);
+	}
+	if (ret <= 0)
+		return vfio_dma_pin_pfnmap(pin, mm, ret ?: -EFAULT);
+
+	pin->size = ret;
+	pin->offset = 0;
+	pin->vaddr += ret << PAGE_SHIFT;
+	pin->npages -= ret;
+	return 0;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_step, "VFIO_DMA");
+
+/* The contiguous pages at pin->offset, of which there is at least one */
+static void vfio_dma_pin_peek(const struct vfio_dma_pin *pin,
+			      struct vfio_dma_extent *extent)
+{
+	struct page **pages = pin->pages + pin->offset;
+	unsigned int max = pin->size - pin->offset, n = 1;
+
+	extent->pfn = page_to_pfn(pages[0]);
+	while (n < max && page_to_pfn(pages[n]) == extent->pfn + n)
+		n++;
+	extent->npages = n;
+	extent->pfnmap = false;
+}
+
+/**
+ * vfio_dma_pin_extent() - take the next extent of what is pinned
+ * @pin: state
+ * @extent: the extent; from now on the caller unpins it, unless it is pfnmap
+ *
+ * An extent that the next step could make longer is held back.
+ *
+ * Context: Any.
+ * Return: true if there was one; false if it takes another step, or if all of
+ * the range has been taken.
+ */
+bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
+			 struct vfio_dma_extent *extent)
+{
+	struct vfio_dma_extent next;
+	bool more;
+
+	while (pin->offset < pin->size) {
+		vfio_dma_pin_peek(pin, &next);
+		more = vfio_dma_extent_append(&pin->tail, &next);
+		pin->offset += next.npages;
+		if (!more) {
+			*extent = pin->tail;
+			pin->tail = next;
+			return true;
+		}
+	}
+
+	if (!pin->tail.npages || (pin->npages && !pin->flush_tail))
+		return false;
+
+	*extent = pin->tail;
+	pin->tail.npages = 0;
+	pin->flush_tail = false;
+	return true;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_extent, "VFIO_DMA");
+
+/**
+ * vfio_dma_pin_finish() - unpin what has not been taken and free the state
+ * @pin: state
+ *
+ * Context: Process context, may sleep.
+ */
+void vfio_dma_pin_finish(struct vfio_dma_pin *pin)
+{
+	if (pin->tail.npages && !pin->tail.pfnmap)
+		vfio_dma_unpin(pin->tail.pfn, pin->tail.npages, false);
+	if (pin->offset < pin->size)
+		unpin_user_pages(pin->pages + pin->offset,
+				 pin->size - pin->offset);
+	if (pin->pages != pin->inline_pages)
+		free_page((unsigned long)pin->pages);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_finish, "VFIO_DMA");
+
+/**
+ * vfio_dma_count_pinnable() - how much of a range is not device memory
+ * @vaddr: page aligned address of the range in the calling process
+ * @npages: its length in pages
+ *
+ * Device memory is not charged; this tells how much to charge for a range that
+ * contains some.  The answer can be outdated at once.
+ *
+ * Context: Process context, may sleep.  Takes and releases mmap_lock.
+ * Return: number of pages outside of VM_PFNMAP mappings.
+ */
+unsigned long vfio_dma_count_pinnable(unsigned long vaddr, unsigned long npages)
+{
+	unsigned long last = vaddr + (npages << PAGE_SHIFT) - 1;
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	unsigned long start, end;
+
+	mmap_read_lock(mm);
+	for (vma = find_vma(mm, vaddr); vma && vma->vm_start <= last;
+	     vma = find_vma(mm, vma->vm_end)) {
+		if (vma->vm_flags & VM_PFNMAP) {
+			start = max(vma->vm_start, vaddr);
+			end = min(vma->vm_end - 1, last);
+			npages -= (end - start + 1) >> PAGE_SHIFT;
+		}
+		if (vma->vm_end > last)
+			break;
+	}
+	mmap_read_unlock(mm);
+	return npages;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_count_pinnable, "VFIO_DMA");
+
+/**
+ * vfio_dma_unpin() - unpin physically contiguous pages
+ * @pfn: first page frame
+ * @npages: number of pages
+ * @dirty: the device may have written to them
+ *
+ * Context: Process context, may sleep.
+ */
+void vfio_dma_unpin(unsigned long pfn, unsigned long npages, bool dirty)
+{
+	unpin_user_page_range_dirty_lock(pfn_to_page(pfn), npages, dirty);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_unpin, "VFIO_DMA");
+
+/*
+ * Domains
+ */
+
+/**
+ * vfio_dma_domain_pgsizes() - page sizes of a domain
+ * @domain: a domain
+ *
+ * An IOMMU with pages smaller than the CPU's is used with the CPU's.
+ *
+ * Context: Any.
+ * Return: bitmap of page sizes in bytes, none below PAGE_SIZE.
+ */
+unsigned long vfio_dma_domain_pgsizes(const struct vfio_dma_domain *domain)
+{
+	unsigned long pgsizes = domain->domain->pgsize_bitmap;
+
+	if (pgsizes & ~PAGE_MASK)
+		pgsizes = (pgsizes & PAGE_MASK) | PAGE_SIZE;
+	return pgsizes;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_pgsizes, "VFIO_DMA");
+
+/* The second page size: the smallest that is a superpage, 0 if there is none */
+static unsigned long vfio_dma_superpage(const struct vfio_dma_domain *domain)
+{
+	unsigned long pgsizes = vfio_dma_domain_pgsizes(domain);
+
+	pgsizes &= pgsizes - 1;
+	return pgsizes & -pgsizes;
+}
+
+static void vfio_dma_update_pgsizes(struct vfio_dma_space *space)
+{
+	struct vfio_dma_domain *domain;
+
+	space->pgsize_bitmap = PAGE_MASK;
+	space->superpage = 0;
+	list_for_each_entry(domain, &space->domains, next) {
+		space->pgsize_bitmap &= vfio_dma_domain_pgsizes(domain);
+		space->superpage = min_not_zero(space->superpage,
+						vfio_dma_superpage(domain));
+	}
+}
+
+/**
+ * vfio_dma_space_init() - initialise a space without domains
+ * @space: the space
+ * @lock: the backend's mutex
+ *
+ * Context: Process context, may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock)
+{
+	space->lock = lock;
+	INIT_LIST_HEAD(&space->domains);
+	vfio_dma_update_pgsizes(space);
+	space->nr_batch = 0;
+	space->batch = kcalloc(VFIO_DMA_BATCH_EXTENTS, sizeof(*space->batch),
+			       GFP_KERNEL_ACCOUNT);
+	return space->batch ? 0 : -ENOMEM;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_space_init, "VFIO_DMA");
+
+/**
+ * vfio_dma_space_destroy() - free what a space without domains holds
+ * @space: the space
+ *
+ * Context: Any.
+ */
+void vfio_dma_space_destroy(struct vfio_dma_space *space)
+{
+	WARN_ON(!list_empty(&space->domains) || space->nr_batch);
+	kfree(space->batch);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_space_destroy, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_probe() - find out how a domain unmaps
+ * @domain: a domain in which nothing is mapped
+ * @iova: an address for the trial; four of the domain's smallest pages from
+ *	there on must be valid addresses
+ *
+ * Maps two pages in one call and unmaps the second.
+ *
+ * Context: Process context, may sleep.
+ */
+void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
+{
+	size_t size = 1UL << __ffs(vfio_dma_domain_pgsizes(domain));
+	unsigned int order = get_order(4 * size);
+	struct page *page;
+	size_t unmapped;
+
+	/* The cautious answer is right everywhere, if not the fastest. */
+	domain->unit_is_call = true;
+
+	page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN, order);
+	if (!page)
+		return;
+
+	/*
+	 * From the second page on, lest an IOMMU with pages of twice the size
+	 * make one of them.
+	 */
+	iova = ALIGN(iova, 2 * size) + size;
+	if (!iommu_map(domain->domain, iova, page_to_phys(page) + size,
+		       2 * size, IOMMU_READ | IOMMU_CACHE, GFP_KERNEL_ACCOUNT)) {
+		unmapped = iommu_unmap(domain->domain, iova + size, size);
+		domain->unit_is_call = unmapped != size;
+		iommu_unmap(domain->domain, iova,
+			    unmapped == size ? size : 2 * size);
+	}
+	__free_pages(page, order);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_probe, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_add() - add a domain to a space
+ * @space: the space
+ * @domain: a domain that already holds all the translations of the space
+ *
+ * Context: Caller holds the backend's mutex.
+ */
+void vfio_dma_domain_add(struct vfio_dma_space *space,
+			 struct vfio_dma_domain *domain)
+{
+	lockdep_assert_held(space->lock);
+
+	iommu_iotlb_gather_init(&domain->gather);
+	INIT_LIST_HEAD(&domain->lost);
+	list_add_tail(&domain->next, &space->domains);
+	vfio_dma_update_pgsizes(space);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_add, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_del() - remove a domain from a space
+ * @space: the space
+ * @domain: one of its domains; if it is the last one nothing is mapped
+ *
+ * Context: Caller holds the backend's mutex.
+ */
+void vfio_dma_domain_del(struct vfio_dma_space *space,
+			 struct vfio_dma_domain *domain)
+{
+	lockdep_assert_held(space->lock);
+
+	list_del(&domain->next);
+	vfio_dma_update_pgsizes(space);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_del, "VFIO_DMA");
+
+/*
+ * How much of a range the next iommu_map() call of this domain may take.
+ *
+ * A domain that unmaps whole calls only gets one block of a page size at a
+ * time.  What must not become a superpage is cut one small page after each
+ * boundary of the second page size, so that no call covers an aligned block.
+ */
+static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
+				 dma_addr_t iova, phys_addr_t phys, size_t size,
+				 bool big)
+{
+	unsigned long pgsizes = vfio_dma_domain_pgsizes(domain);
+	size_t small = pgsizes & -pgsizes, second = vfio_dma_superpage(domain);
+
+	if (domain->unit_is_call) {
+		if (!big)
+			return small;
+		/* Not larger than the size, nor than the alignment */
+		pgsizes &= GENMASK(__fls(size), 0);
+		if (iova | phys)
+			pgsizes &= GENMASK(__ffs(iova | phys), 0);
+		return 1UL << __fls(pgsizes);
+	}
+
+	if (big || !second)
+		return size;
+	return min(size, second - ((iova - small) & (second - 1)));
+}
+
+static int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
+				 dma_addr_t iova, phys_addr_t phys, size_t size,
+				 int prot, bool big, gfp_t gfp)
+{
+	size_t done = 0, call;
+	int ret;
+
+	while (done < size) {
+		call = vfio_dma_call_size(domain, iova + done, phys + done,
+					  size - done, big);
+		ret = iommu_map(domain->domain, iova + done, phys + done, call,
+				prot | IOMMU_CACHE, gfp);
+		if (ret)
+			goto err_unmap;
+		done += call;
+	}
+	return 0;
+
+err_unmap:
+	if (done)
+		iommu_unmap(domain->domain, iova, done);
+	return ret;
+}
+
+/**
+ * vfio_dma_domain_map() - map an extent in one domain
+ * @domain: the domain, not necessarily in a space
+ * @iova: address to map it at
+ * @extent: physical memory
+ * @prot: IOMMU_READ, IOMMU_WRITE
+ * @big: superpages may be used
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ */
+int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
+			const struct vfio_dma_extent *extent, int prot,
+			bool big)
+{
+	return __vfio_dma_domain_map(domain, iova, PFN_PHYS(extent->pfn),
+				     extent->npages << PAGE_SHIFT, prot, big,
+				     GFP_KERNEL_ACCOUNT);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_map, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_unmap() - undo vfio_dma_domain_map()
+ * @domain: the domain
+ * @iova: address of the range
+ * @npages: its length; whole extents as they were mapped
+ *
+ * The IOTLB is synchronised on return.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ */
+void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
+			   unsigned long npages)
+{
+	size_t size = npages << PAGE_SHIFT;
+
+	WARN_ON_ONCE(iommu_unmap(domain->domain, iova, size) != size);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_unmap, "VFIO_DMA");
+
+/**
+ * vfio_dma_map() - map an extent in every domain of a space
+ * @space: the space, which has a domain
+ * @iova: address to map it at
+ * @extent: physical memory
+ * @prot: IOMMU_READ, IOMMU_WRITE
+ * @big: superpages may be used
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ */
+int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
+		 const struct vfio_dma_extent *extent, int prot, bool big)
+{
+	struct vfio_dma_domain *domain;
+	int ret;
+
+	lockdep_assert_held(space->lock);
+
+	list_for_each_entry(domain, &space->domains, next) {
+		ret = vfio_dma_domain_map(domain, iova, extent, prot, big);
+		if (ret)
+			goto err_unmap;
+	}
+	return 0;
+
+err_unmap:
+	list_for_each_entry_continue_reverse(domain, &space->domains, next)
+		vfio_dma_domain_unmap(domain, iova, extent->npages);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_map, "VFIO_DMA");
+
+static struct vfio_dma_lost *vfio_dma_find_lost(struct vfio_dma_domain *domain,
+						dma_addr_t iova,
+						unsigned long npages)
+{
+	dma_addr_t last = iova + (npages << PAGE_SHIFT) - 1;
+	struct vfio_dma_lost *lost, *first = NULL;
+
+	list_for_each_entry(lost, &domain->lost, next) {
+		dma_addr_t lost_last = lost->iova +
+				(lost->extent.npages << PAGE_SHIFT) - 1;
+
+		if (lost->iova <= last && lost_last >= iova &&
+		    (!first || lost->iova < first->iova))
+			first = lost;
+	}
+	return first;
+}
+
+static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
+				  dma_addr_t iova)
+{
+	phys_addr_t phys = iommu_iova_to_phys(domain->domain, iova);
+	struct vfio_dma_lost *lost;
+
+	if (likely(phys || list_empty(&domain->lost)))
+		return PHYS_PFN(phys);
+
+	lost = vfio_dma_find_lost(domain, iova, 1);
+	if (!lost)
+		return 0;
+	return lost->extent.pfn + ((iova - lost->iova) >> PAGE_SHIFT);
+}
+
+/**
+ * vfio_dma_lookup() - what an address translates to
+ * @space: the space
+ * @iova: page aligned address
+ * @npages: pages to look at
+ * @extent: the physically contiguous memory from @iova on, at most @npages;
+ *	pfnmap is not set
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: false if nothing is mapped at @iova.
+ */
+bool vfio_dma_lookup(struct vfio_dma_space *space, dma_addr_t iova,
+		     unsigned long npages, struct vfio_dma_extent *extent)
+{
+	struct vfio_dma_domain *domain;
+	unsigned long n = 1;
+
+	lockdep_assert_held(space->lock);
+
+	domain = list_first_entry_or_null(&space->domains,
+					  struct vfio_dma_domain, next);
+	if (!domain)
+		return false;
+
+	extent->pfn = vfio_dma_pfn(domain, iova);
+	if (!extent->pfn)
+		return false;
+
+	while (n < npages &&
+	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == extent->pfn + n)
+		n++;
+	extent->npages = n;
+	extent->pfnmap = false;
+	return true;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_lookup, "VFIO_DMA");
+
+/* Unmap without synchronising; what is lost already cannot be unmapped. */
+static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
+				       dma_addr_t iova, unsigned long npages)
+{
+	struct vfio_dma_lost *lost;
+	unsigned long n, skip;
+	size_t size, unmapped;
+
+	while (npages) {
+		n = npages;
+		skip = 0;
+		if (unlikely(!list_empty(&domain->lost))) {
+			lost = vfio_dma_find_lost(domain, iova, npages);
+			if (lost && lost->iova > iova) {
+				n = (lost->iova - iova) >> PAGE_SHIFT;
+			} else if (lost) {
+				skip = lost->extent.npages -
+				       ((iova - lost->iova) >> PAGE_SHIFT);
+				n = min(skip, npages);
+			}
+		}
+		size = n << PAGE_SHIFT;
+		if (!skip) {
+			unmapped = iommu_unmap_fast(domain->domain, iova, size,
+						    &domain->gather);
+			/* Whatever it did, its pages are not safe to release. */
+			if (WARN_ONCE(unmapped != size,
+				      "vfio_dma: unmapped %zu bytes instead of %zu\n",
+				      unmapped, size))
+				return false;
+		}
+		iova += size;
+		npages -= n;
+	}
+	return true;
+}
+
+/**
+ * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
+ * @space: the space
+ * @iova: page aligned address
+ * @npages: its length in pages; neither end inside of a superpage
+ * @pinned: the pages are to be unpinned
+ * @dirty: the pages are to be marked dirty
+ *
+ * The pages are unpinned when the batch is full or by vfio_dma_unmap_flush(),
+ * which must be called before the mutex is dropped.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: number of pages that are, or will be, unpinned.
+ */
+unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
+			     unsigned long npages, bool pinned, bool dirty)
+{
+	struct vfio_dma_extent extent;
+	struct vfio_dma_domain *domain;
+	unsigned long unpinned = 0;
+	bool safe;
+
+	lockdep_assert_held(space->lock);
+
+	for (; npages; npages -= extent.npages,
+		       iova += extent.npages << PAGE_SHIFT) {
+		if (WARN_ON_ONCE(!vfio_dma_lookup(space, iova, npages,
+						  &extent))) {
+			extent.npages = 1;
+			continue;
+		}
+
+		safe = true;
+		list_for_each_entry(domain, &space->domains, next)
+			safe &= vfio_dma_domain_unmap_fast(domain, iova,
+							   extent.npages);
+		if (!pinned || !safe)
+			continue;
+
+		space->batch[space->nr_batch].pfn = extent.pfn;
+		space->batch[space->nr_batch].npages = extent.npages |
+					(dirty ? VFIO_DMA_BATCH_DIRTY : 0);
+		unpinned += extent.npages;
+		if (++space->nr_batch == VFIO_DMA_BATCH_EXTENTS)
+			vfio_dma_unmap_flush(space);
+	}
+	return unpinned;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap, "VFIO_DMA");
+
+/**
+ * vfio_dma_unmap_flush() - synchronise the IOTLBs and unpin what was unmapped
+ * @space: the space
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ */
+void vfio_dma_unmap_flush(struct vfio_dma_space *space)
+{
+	struct vfio_dma_domain *domain;
+	unsigned long npages;
+	unsigned int i;
+
+	lockdep_assert_held(space->lock);
+
+	list_for_each_entry(domain, &space->domains, next)
+		iommu_iotlb_sync(domain->domain, &domain->gather);
+
+	for (i = 0; i < space->nr_batch; i++) {
+		npages = space->batch[i].npages;
+		vfio_dma_unpin(space->batch[i].pfn,
+			       npages & ~VFIO_DMA_BATCH_DIRTY,
+			       npages & VFIO_DMA_BATCH_DIRTY);
+	}
+	space->nr_batch = 0;
+	cond_resched();
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap_flush, "VFIO_DMA");
+
+static bool vfio_dma_domain_linear(struct vfio_dma_domain *domain,
+				   dma_addr_t iova, unsigned long npages,
+				   phys_addr_t *phys)
+{
+	unsigned long i;
+
+	*phys = iommu_iova_to_phys(domain->domain, iova);
+	if (!*phys || *phys & ((npages << PAGE_SHIFT) - 1))
+		return false;
+
+	/* The last page first: it most often differs if any does. */
+	for (i = npages - 1; i; i--) {
+		if (iommu_iova_to_phys(domain->domain,
+				       iova + (i << PAGE_SHIFT)) !=
+		    *phys + (i << PAGE_SHIFT))
+			return false;
+		if (!(i % 4096))
+			cond_resched();
+	}
+	return true;
+}
+
+/**
+ * vfio_dma_domain_split() - make sure that no superpage lies across an address
+ * @domain: the domain
+ * @iova: first address of an aligned block of one of the domain's page sizes;
+ *	all of it is mapped, with the same access rights
+ * @npages: size of the block in pages
+ * @at: page aligned address inside the block, not @iova
+ * @prot: IOMMU_READ, IOMMU_WRITE: access rights of the block
+ *
+ * Of the sizes for which the block is wholly mapped the caller tries the
+ * largest first: a block that is physically linear and not part of a larger
+ * linear one is unmapped whole and mapped back in two parts.  Device access to
+ * it may fault meanwhile.
+ *
+ * Source: the rule that iommu_unmap() cannot divide what iommu_map() made,
+ * and break-before-make, Arm Architecture Reference Manual, D8.16.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex and
+ * has called vfio_dma_unmap_flush() since the last vfio_dma_unmap().
+ * Return: 1 if the block was divided at @at; 0 if it is not physically linear
+ * and nothing was done; -EIO if the IOMMU driver failed: the caller must unmap
+ * the whole block with vfio_dma_unmap() and then call vfio_dma_forget_lost().
+ */
+int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
+			  unsigned long npages, dma_addr_t at, int prot)
+{
+	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOFAIL;
+	size_t size = npages << PAGE_SHIFT, left = at - iova;
+	struct vfio_dma_lost *lost;
+	phys_addr_t phys;
+	size_t unmapped;
+
+	if (!vfio_dma_domain_linear(domain, iova, npages, &phys))
+		return 0;
+
+	lost = kmalloc(sizeof(*lost), gfp);
+
+	unmapped = iommu_unmap(domain->domain, iova, size);
+	if (WARN_ONCE(unmapped != size,
+		      "vfio_dma: unmapped %zu bytes of a block of %zu\n",
+		      unmapped, size)) {
+		kfree(lost);
+		return -EIO;
+	}
+
+	if (__vfio_dma_domain_map(domain, iova, phys, left, prot, true, gfp))
+		goto err_lost;
+	if (__vfio_dma_domain_map(domain, at, phys + left, size - left, prot,
+				  true, gfp))
+		goto err_unmap;
+
+	kfree(lost);
+	return 1;
+
+err_unmap:
+	iommu_unmap(domain->domain, iova, left);
+err_lost:
+	lost->iova = iova;
+	lost->extent.pfn = PHYS_PFN(phys);
+	lost->extent.npages = npages;
+	lost->extent.pfnmap = false;
+	list_add(&lost->next, &domain->lost);
+	return -EIO;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_split, "VFIO_DMA");
+
+/**
+ * vfio_dma_forget_lost() - all that splits lost has been unmapped
+ * @space: the space
+ *
+ * Context: Any.  Caller holds the backend's mutex.
+ */
+void vfio_dma_forget_lost(struct vfio_dma_space *space)
+{
+	struct vfio_dma_domain *domain;
+	struct vfio_dma_lost *lost, *tmp;
+
+	lockdep_assert_held(space->lock);
+
+	list_for_each_entry(domain, &space->domains, next) {
+		list_for_each_entry_safe(lost, tmp, &domain->lost, next) {
+			list_del(&lost->next);
+			kfree(lost);
+		}
+	}
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_forget_lost, "VFIO_DMA");
+
+MODULE_DESCRIPTION("VFIO DMA mapping store and core");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The map/unmap core of VFIO container backends: owner and locked memory,
+ * pinning, IOMMU domains.  It does not know where a backend keeps its record
+ * of what is mapped.
+ */
+#ifndef _VFIO_DMA_CORE_H
+#define _VFIO_DMA_CORE_H
+
+#include <linux/iommu.h>
+#include <linux/list.h>
+#include <linux/mm_types.h>
+#include <linux/mutex.h>
+
+struct task_struct;
+
+/**
+ * struct vfio_dma_owner - the one address space whose memory is mapped
+ * @mm: address space (mmgrab()ed), %NULL while nobody owns the mappings
+ * @task: its thread group leader, whose RLIMIT_MEMLOCK applies
+ * @lock_cap: it had CAP_IPC_LOCK when it became the owner
+ * @npages: pages charged to @mm's locked_vm
+ *
+ * @mm, @task and @lock_cap change under the backend's mutex, and only while
+ * no mapping exists or is being made; @npages changes under @mm's mmap_lock
+ * held for writing.
+ */
+struct vfio_dma_owner {
+	struct mm_struct *mm;
+	struct task_struct *task;
+	bool lock_cap;
+	unsigned long npages;
+};
+
+void vfio_dma_owner_set(struct vfio_dma_owner *owner);
+void vfio_dma_owner_clear(struct vfio_dma_owner *owner);
+int vfio_dma_owner_move(struct vfio_dma_owner *owner);
+int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages);
+void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages);
+
+/**
+ * struct vfio_dma_extent - physically contiguous memory
+ * @pfn: first page frame
+ * @npages: length in pages
+ * @pfnmap: a VM_PFNMAP mapping (device memory): neither pinned nor charged
+ */
+struct vfio_dma_extent {
+	unsigned long pfn;
+	unsigned long npages;
+	bool pfnmap;
+};
+
+/* Pages that a pin holds without allocating memory for their pointers */
+#define VFIO_DMA_PIN_INLINE	8
+
+/**
+ * struct vfio_dma_pin - state of pinning a range of user memory step by step
+ * @owner: whose memory
+ * @vaddr: address of the next page to pin
+ * @npages: pages left to pin
+ * @gup_flags: FOLL_LONGTERM, FOLL_WRITE
+ * @pages: pages pinned by the last step
+ * @max: room in @pages
+ * @size: pages valid in @pages
+ * @offset: first page in @pages that is not yet part of @tail
+ * @flush_tail: the next page cannot extend @tail
+ * @tail: extent that the next page may still extend
+ * @inline_pages: @pages of a small request
+ *
+ * Local to its caller, needs no lock.
+ */
+struct vfio_dma_pin {
+	struct vfio_dma_owner *owner;
+	unsigned long vaddr;
+	unsigned long npages;
+	unsigned int gup_flags;
+	struct page **pages;
+	unsigned int max;
+	unsigned int size;
+	unsigned int offset;
+	bool flush_tail;
+	struct vfio_dma_extent tail;
+	struct page *inline_pages[VFIO_DMA_PIN_INLINE];
+};
+
+void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct vfio_dma_owner *owner,
+			unsigned long vaddr, unsigned long npages, bool write);
+int vfio_dma_pin_step(struct vfio_dma_pin *pin);
+bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
+			 struct vfio_dma_extent *extent);
+void vfio_dma_pin_finish(struct vfio_dma_pin *pin);
+
+unsigned long vfio_dma_count_pinnable(unsigned long vaddr,
+				      unsigned long npages);
+void vfio_dma_unpin(unsigned long pfn, unsigned long npages, bool dirty);
+
+/**
+ * struct vfio_dma_domain - one IOMMU domain of a space
+ * @next: in &vfio_dma_space.domains
+ * @domain: the domain
+ * @unit_is_call: this IOMMU unmaps only what whole iommu_map() calls made
+ * @gather: IOTLB invalidations to be sent
+ * @lost: blocks that vfio_dma_domain_split() could not map back (struct
+ *	vfio_dma_lost)
+ */
+struct vfio_dma_domain {
+	struct list_head next;
+	struct iommu_domain *domain;
+	bool unit_is_call;
+	struct iommu_iotlb_gather gather;
+	struct list_head lost;
+};
+
+/* Extents that are unmapped between two IOTLB synchronisations */
+#define VFIO_DMA_BATCH_EXTENTS	256
+
+/**
+ * struct vfio_dma_space - IOMMU domains that hold the same translations
+ * @lock: the backend's mutex, which protects every member and every domain
+ * @domains: list of struct vfio_dma_domain; the first answers look-ups
+ * @pgsize_bitmap: page sizes that all domains have, none below PAGE_SIZE
+ * @superpage: the smallest size of a superpage in any domain, 0 if there is none
+ * @nr_batch: extents in @batch
+ * @batch: unmapped extents waiting for the IOTLB before they are unpinned; the
+ *	top bit of @npages marks pages to be dirtied
+ */
+struct vfio_dma_space {
+	struct mutex *lock;
+	struct list_head domains;
+	unsigned long pgsize_bitmap;
+	unsigned long superpage;
+	unsigned int nr_batch;
+	struct {
+		unsigned long pfn;
+		unsigned long npages;
+	} *batch;
+};
+
+int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock);
+void vfio_dma_space_destroy(struct vfio_dma_space *space);
+
+void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova);
+unsigned long vfio_dma_domain_pgsizes(const struct vfio_dma_domain *domain);
+void vfio_dma_domain_add(struct vfio_dma_space *space,
+			 struct vfio_dma_domain *domain);
+void vfio_dma_domain_del(struct vfio_dma_space *space,
+			 struct vfio_dma_domain *domain);
+int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
+			const struct vfio_dma_extent *extent, int prot,
+			bool big);
+void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
+			   unsigned long npages);
+int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
+			  unsigned long npages, dma_addr_t at, int prot);
+
+int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
+		 const struct vfio_dma_extent *extent, int prot, bool big);
+bool vfio_dma_lookup(struct vfio_dma_space *space, dma_addr_t iova,
+		     unsigned long npages, struct vfio_dma_extent *extent);
+unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
+			     unsigned long npages, bool pinned, bool dirty);
+void vfio_dma_unmap_flush(struct vfio_dma_space *space);
+void vfio_dma_forget_lost(struct vfio_dma_space *space);
+
+#endif /* _VFIO_DMA_CORE_H */

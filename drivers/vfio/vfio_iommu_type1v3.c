@@ -1,0 +1,1420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * type1v3: a VFIO container backend for page-granular DMA mapping
+ *
+ * It speaks the ioctls of vfio_iommu_type1, for programs that map and unmap
+ * guest memory page by page.  The record of what is mapped is one packed word
+ * per page in a vfio_xa_dma store; pinning and the IOMMU are the business of
+ * vfio_dma_core.  This file is what lies between them and the ioctls: groups,
+ * domains, valid IOVA ranges, and the order in which things happen.
+ *
+ * All mappings of a container belong to one address space, the owner, which is
+ * why a word needs no pointer to it.
+ *
+ * A mapping is made in three stages.  With the mutex held the range is reserved
+ * with PENDING words, which refuse any other mapping of it and which nobody
+ * else looks behind.  The user memory is pinned without the mutex, as that may
+ * take as long as user space likes; every batch of pinned pages goes into the
+ * IO page tables with the mutex held.  At last PENDING is taken off all of the
+ * range at once.  What was reserved is undone without allocating anything.
+ *
+ * Meanwhile groups may come and go.  Calls that have not finished are on
+ * &vfio_type1v3.maps: a new domain receives the part they have mapped, and the
+ * one that takes the last domain away unpins it.
+ */
+
+#include <linux/iommu.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/overflow.h>
+#include <linux/refcount.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+#include <linux/xarray.h>
+
+#include <uapi/linux/vfio_type1v3.h>
+
+#include "vfio.h"
+#include "vfio_dma_core.h"
+#include "vfio_xa_dma.h"
+
+static bool allow_unsafe_interrupts;
+module_param(allow_unsafe_interrupts, bool, 0644);
+MODULE_PARM_DESC(allow_unsafe_interrupts,
+		 "Accept devices on platforms without interrupt remapping");
+
+static bool disable_hugepages;
+module_param(disable_hugepages, bool, 0644);
+MODULE_PARM_DESC(disable_hugepages, "Never use IOMMU superpages");
+
+static bool alias_type1;
+module_param(alias_type1, bool, 0644);
+MODULE_PARM_DESC(alias_type1,
+		 "Also answer to VFIO_TYPE1_IOMMU and VFIO_TYPE1v2_IOMMU");
+
+/* Pages that are unmapped before looking for a fatal signal */
+#define VFIO_TYPE1V3_UNMAP_WINDOW	SZ_256K
+
+/**
+ * struct vfio_type1v3_group - an IOMMU group in a container
+ * @next: in &vfio_type1v3_domain.groups
+ * @iommu_group: the group
+ */
+struct vfio_type1v3_group {
+	struct list_head next;
+	struct iommu_group *iommu_group;
+};
+
+/**
+ * struct vfio_type1v3_domain - an IOMMU domain and the groups attached to it
+ * @dma: what the core knows of it
+ * @groups: list of struct vfio_type1v3_group, not empty
+ * @coherent: the domain enforces cache coherency
+ */
+struct vfio_type1v3_domain {
+	struct vfio_dma_domain dma;
+	struct list_head groups;
+	bool coherent;
+};
+
+/**
+ * struct vfio_type1v3_map - a VFIO_IOMMU_MAP_DMA that has not finished
+ * @next: in &vfio_type1v3.maps
+ * @first: first IOVA page
+ * @mapped: pages from @first on that are pinned and in the IO page tables
+ */
+struct vfio_type1v3_map {
+	struct list_head next;
+	unsigned long first;
+	unsigned long mapped;
+};
+
+/**
+ * struct vfio_type1v3 - a container
+ * @lock: protects everything but @id, @users and @rcu
+ * @store: what is mapped
+ * @space: the IOMMU domains
+ * @owner: whose memory is mapped; set while @store is not empty
+ * @maps: list of struct vfio_type1v3_map
+ * @ranges: valid IOVA ranges, ascending; %NULL if anything is valid
+ * @nr_ranges: length of @ranges
+ * @released: VFIO has let go of the container
+ * @id: index in vfio_type1v3_containers
+ * @users: VFIO itself, and every call that is in progress
+ * @rcu: for freeing
+ *
+ * Lock order: the VFIO core's locks, @lock, mmap_lock.
+ */
+struct vfio_type1v3 {
+	struct mutex lock;
+	struct vfio_xa_dma store;
+	struct vfio_dma_space space;
+	struct vfio_dma_owner owner;
+	struct list_head maps;
+	struct vfio_iova_range *ranges;
+	unsigned int nr_ranges;
+	bool released;
+	u32 id;
+	refcount_t users;
+	struct rcu_head rcu;
+};
+
+/*
+ * VFIO calls ->ioctl() without a lock against ->release(), which another
+ * thread causes by removing the last group.  So what VFIO is given is not a
+ * pointer but a number to look the container up by: a call that comes too late
+ * finds nothing.  Numbers are not used again until 2^31 containers later.
+ */
+static DEFINE_XARRAY_ALLOC1(vfio_type1v3_containers);
+static u32 vfio_type1v3_next_id;
+
+static struct vfio_type1v3 *vfio_type1v3_get(void *iommu_data)
+{
+	struct vfio_type1v3 *container;
+
+	rcu_read_lock();
+	container = xa_load(&vfio_type1v3_containers,
+			    xa_to_value(iommu_data));
+	if (container && !refcount_inc_not_zero(&container->users))
+		container = NULL;
+	rcu_read_unlock();
+	return container;
+}
+
+static void vfio_type1v3_put(struct vfio_type1v3 *container)
+{
+	if (!refcount_dec_and_test(&container->users))
+		return;
+
+	vfio_xa_dma_destroy(&container->store);
+	vfio_dma_owner_clear(&container->owner);
+	vfio_dma_space_destroy(&container->space);
+	mutex_destroy(&container->lock);
+	kfree_rcu(container, rcu);
+}
+
+/*
+ * Look-ups
+ */
+
+static bool vfio_type1v3_has_domain(const struct vfio_type1v3 *container)
+{
+	return !list_empty(&container->space.domains);
+}
+
+static unsigned long vfio_type1v3_pgsize(const struct vfio_type1v3 *container)
+{
+	return container->space.pgsize_bitmap &
+	       -container->space.pgsize_bitmap;
+}
+
+static int vfio_type1v3_prot(unsigned long word)
+{
+	return (word & VFIO_XA_DMA_READ ? IOMMU_READ : 0) |
+	       (word & VFIO_XA_DMA_WRITE ? IOMMU_WRITE : 0);
+}
+
+static dma_addr_t vfio_type1v3_iova(unsigned long index)
+{
+	return (dma_addr_t)index << PAGE_SHIFT;
+}
+
+static unsigned long vfio_type1v3_run_pages(const struct vfio_xa_dma_run *run)
+{
+	return run->last - run->first + 1;
+}
+
+static bool vfio_type1v3_iova_valid(const struct vfio_type1v3 *container,
+				    u64 start, u64 last)
+{
+	unsigned int i;
+
+	for (i = 0; i < container->nr_ranges; i++)
+		if (start >= container->ranges[i].start &&
+		    last <= container->ranges[i].end)
+			return true;
+
+	return !container->ranges;
+}
+
+/* Nobody owns a container without mappings, so the next one to map can be anybody. */
+static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
+{
+	if (vfio_xa_dma_empty(&container->store))
+		vfio_dma_owner_clear(&container->owner);
+}
+
+/*
+ * Unmapping
+ */
+
+/* Is all of a block mapped with the same rights, and could be one superpage? */
+static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
+				      unsigned long first, unsigned long last,
+				      int prot)
+{
+	struct vfio_xa_dma_run run;
+
+	do {
+		if (!vfio_xa_dma_next(&container->store, first, last, &run) ||
+		    run.first != first ||
+		    !(run.word & VFIO_XA_DMA_BIG) ||
+		    run.word & VFIO_XA_DMA_PENDING ||
+		    vfio_type1v3_prot(run.word) != prot)
+			return false;
+		first = run.last + 1;
+	} while (run.last != last);
+	return true;
+}
+
+/*
+ * See to it that no superpage lies across the border before page @at.  Should a
+ * domain fail to map the rest of a superpage back, [*@first, *@last] grows to
+ * take all of the superpage in.
+ */
+static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
+			      unsigned long *first, unsigned long *last)
+{
+	unsigned long sizes, npages, block, word;
+	struct vfio_dma_domain *domain;
+	int prot, ret, err = 0;
+
+	if (!at || at > VFIO_XA_DMA_LAST_INDEX)
+		return 0;
+
+	word = vfio_xa_dma_load(&container->store, at - 1) &
+	       vfio_xa_dma_load(&container->store, at);
+	if (!(word & VFIO_XA_DMA_BIG))
+		return 0;
+	prot = vfio_type1v3_prot(word);
+
+	list_for_each_entry(domain, &container->space.domains, next) {
+		sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
+		/* From the largest down to those that end at the border */
+		for (; sizes; sizes &= ~npages) {
+			npages = 1UL << __fls(sizes);
+			block = round_down(at, npages);
+			if (block == at)
+				break;
+			if (!vfio_type1v3_block_is_big(container, block,
+						       block + npages - 1,
+						       prot))
+				continue;
+
+			ret = vfio_dma_domain_split(domain,
+						    vfio_type1v3_iova(block),
+						    npages,
+						    vfio_type1v3_iova(at),
+						    prot);
+			if (ret < 0) {
+				*first = min(*first, block);
+				*last = max(*last, block + npages - 1);
+				err = ret;
+			}
+			if (ret)
+				break;
+		}
+	}
+	return err;
+}
+
+/*
+ * Take pages without holes out of the IO page tables, but not out of the store.
+ * Returns how many are, or will be, unpinned.
+ */
+static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
+					      unsigned long first,
+					      unsigned long last)
+{
+	unsigned long unpinned = 0;
+	struct vfio_xa_dma_run run;
+
+	do {
+		if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, first,
+						   last, &run)))
+			break;
+		unpinned += vfio_dma_unmap(&container->space,
+					   vfio_type1v3_iova(run.first),
+					   vfio_type1v3_run_pages(&run),
+					   !(run.word & VFIO_XA_DMA_PFNMAP),
+					   run.word & VFIO_XA_DMA_WRITE);
+		first = run.last + 1;
+	} while (run.last != last);
+	return unpinned;
+}
+
+/* Unmap a run, or as much around it as must go.  Counts pages and unpinned. */
+static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
+				  struct vfio_xa_dma_run *run,
+				  unsigned long *npages,
+				  unsigned long *unpinned)
+{
+	unsigned long first = run->first, last = run->last;
+	int ret = 0, err;
+
+	if (run->word & VFIO_XA_DMA_BIG) {
+		/* Blocks must not be touched while invalidations are due. */
+		vfio_dma_unmap_flush(&container->space);
+		do {
+			run->first = first;
+			run->last = last;
+			err = vfio_type1v3_split(container, run->first,
+						 &first, &last);
+			if (!err)
+				err = vfio_type1v3_split(container,
+							 run->last + 1,
+							 &first, &last);
+			ret = err ?: ret;
+		} while (first != run->first || last != run->last);
+	}
+
+	vfio_xa_dma_prepare(&container->store, first, last,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+
+	*unpinned += vfio_type1v3_unmap_iommu(container, first, last);
+	if (ret) {
+		vfio_dma_unmap_flush(&container->space);
+		vfio_dma_forget_lost(&container->space);
+	}
+
+	vfio_xa_dma_erase(&container->store, first, last);
+	run->first = first;
+	run->last = last;
+	*npages += last - first + 1;
+	return ret;
+}
+
+/*
+ * Unmap all that is mapped of [@first, @last].  What other calls are about to
+ * map is not: those calls count as later than this one.
+ */
+static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
+				    unsigned long first, unsigned long last,
+				    bool interruptible, unsigned long *npages)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long unpinned = 0;
+	int ret = 0;
+
+	lockdep_assert_held(&container->lock);
+
+	*npages = 0;
+	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+		if (!(run.word & VFIO_XA_DMA_PENDING)) {
+			run.last = min(run.last, run.first |
+				       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+			ret = vfio_type1v3_unmap_run(container, &run, npages,
+						     &unpinned);
+			if (ret)
+				break;
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+		if (interruptible && fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+	}
+
+	vfio_dma_unmap_flush(&container->space);
+	vfio_dma_uncharge(&container->owner, unpinned);
+	vfio_type1v3_put_owner(container);
+	return ret;
+}
+
+/* Take back what a call in progress has mapped so far. */
+static void vfio_type1v3_unmap_map(struct vfio_type1v3 *container,
+				   struct vfio_type1v3_map *map)
+{
+	if (!map->mapped)
+		return;
+
+	vfio_type1v3_unmap_iommu(container, map->first,
+				 map->first + map->mapped - 1);
+	vfio_dma_unmap_flush(&container->space);
+	map->mapped = 0;
+}
+
+/* The domains are about to go: nothing may stay mapped or pinned. */
+static void vfio_type1v3_unmap_all(struct vfio_type1v3 *container)
+{
+	struct vfio_type1v3_map *map;
+	unsigned long npages;
+	int ret;
+
+	do {
+		ret = vfio_type1v3_unmap_range(container, 0,
+					       VFIO_XA_DMA_LAST_INDEX, false,
+					       &npages);
+	} while (ret);
+
+	/* Calls in progress keep their reservation, and their charge. */
+	list_for_each_entry(map, &container->maps, next)
+		vfio_type1v3_unmap_map(container, map);
+}
+
+static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
+				 struct vfio_iommu_type1_dma_unmap *unmap)
+{
+	bool all = unmap->flags & VFIO_DMA_UNMAP_FLAG_ALL;
+	u64 last = U64_MAX, mask;
+	unsigned long npages;
+	int ret;
+
+	mutex_lock(&container->lock);
+
+	mask = vfio_type1v3_pgsize(container) - 1;
+	ret = -EINVAL;
+	if (all ? unmap->iova || unmap->size :
+		  !unmap->size || (unmap->iova | unmap->size) & mask)
+		goto out_unlock;
+
+	ret = -EOVERFLOW;
+	if (!all && check_add_overflow(unmap->iova, unmap->size - 1, &last))
+		goto out_unlock;
+
+	ret = vfio_type1v3_unmap_range(container, unmap->iova >> PAGE_SHIFT,
+				       last >> PAGE_SHIFT, true, &npages);
+	unmap->size = (u64)npages << PAGE_SHIFT;
+
+out_unlock:
+	mutex_unlock(&container->lock);
+	return ret;
+}
+
+/*
+ * Mapping
+ */
+
+/* Does a range contain an aligned block that some IOMMU could make a superpage? */
+static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
+					  u64 iova, u64 size)
+{
+	u64 superpage = container->space.superpage;
+
+	if (!vfio_type1v3_has_domain(container))
+		return size > PAGE_SIZE;
+	if (!superpage || size < superpage)
+		return false;
+	return size - superpage >= (-iova & (superpage - 1));
+}
+
+/*
+ * Enter all that the last step has pinned.  @pinned counts what is now pinned
+ * for good, device memory not included.
+ */
+static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
+				    struct vfio_type1v3_map *map,
+				    struct vfio_dma_pin *pin,
+				    unsigned long word, unsigned long *pinned)
+{
+	struct vfio_dma_extent extent;
+	unsigned long first;
+	int ret = 0;
+
+	while (vfio_dma_pin_extent(pin, &extent)) {
+		first = map->first + map->mapped;
+		if (extent.pfnmap) {
+			ret = vfio_xa_dma_prepare(&container->store, first,
+						  first + extent.npages - 1,
+						  GFP_KERNEL_ACCOUNT);
+			if (ret)
+				return ret;
+			vfio_xa_dma_change(&container->store, first,
+					   first + extent.npages - 1, 0,
+					   VFIO_XA_DMA_PFNMAP);
+		}
+
+		ret = vfio_dma_map(&container->space, vfio_type1v3_iova(first),
+				   &extent, vfio_type1v3_prot(word),
+				   word & VFIO_XA_DMA_BIG);
+		if (ret) {
+			if (!extent.pfnmap)
+				vfio_dma_unpin(extent.pfn, extent.npages,
+					       false);
+			return ret;
+		}
+		map->mapped += extent.npages;
+		if (!extent.pfnmap)
+			*pinned += extent.npages;
+	}
+	return 0;
+}
+
+/*
+ * Pin and map what has been reserved, and publish it.  Called with the mutex
+ * held, returns with it held; it is dropped in between.  On failure nothing is
+ * left but the reservation.
+ */
+static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
+				unsigned long first, unsigned long npages,
+				unsigned long vaddr, unsigned long word)
+{
+	struct vfio_type1v3_map map = { .first = first };
+	unsigned long charged = npages, pinned = 0;
+	struct vfio_dma_pin pin;
+	int ret;
+
+	list_add_tail(&map.next, &container->maps);
+	mutex_unlock(&container->lock);
+
+	/* Device memory is not charged, and it may exceed the limit alone. */
+	ret = vfio_dma_charge(&container->owner, charged);
+	if (ret == -ENOMEM) {
+		charged = vfio_dma_count_pinnable(vaddr, npages);
+		if (charged < npages)
+			ret = vfio_dma_charge(&container->owner, charged);
+	}
+	if (ret) {
+		mutex_lock(&container->lock);
+		list_del(&map.next);
+		return ret;
+	}
+
+	vfio_dma_pin_start(&pin, &container->owner, vaddr, npages,
+			   word & VFIO_XA_DMA_WRITE);
+	for (;;) {
+		ret = vfio_dma_pin_step(&pin);
+		mutex_lock(&container->lock);
+		if (!ret && !vfio_type1v3_has_domain(container))
+			ret = -ENODEV;
+		if (!ret)
+			ret = vfio_type1v3_map_extents(container, &map, &pin,
+						       word, &pinned);
+		/* Device memory has become something else in the meantime. */
+		if (!ret && pinned > charged)
+			ret = -ENOMEM;
+		if (ret || map.mapped == npages)
+			break;
+		mutex_unlock(&container->lock);
+
+		cond_resched();
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			mutex_lock(&container->lock);
+			break;
+		}
+	}
+
+	list_del(&map.next);
+	if (ret) {
+		vfio_type1v3_unmap_map(container, &map);
+		pinned = 0;
+	} else {
+		vfio_xa_dma_change(&container->store, first,
+				   first + npages - 1, VFIO_XA_DMA_PENDING, 0);
+	}
+	vfio_dma_pin_finish(&pin);
+	vfio_dma_uncharge(&container->owner, charged - pinned);
+	return ret;
+}
+
+static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
+			       const struct vfio_iommu_type1_dma_map *map)
+{
+	unsigned long vaddr = untagged_addr(map->vaddr);
+	unsigned long first, last, word = 0;
+	u64 iova_last, vaddr_last, mask;
+	int ret;
+
+	if (!map->size)
+		return -EINVAL;
+	if (check_add_overflow(map->iova, map->size - 1, &iova_last) ||
+	    check_add_overflow(map->vaddr, map->size - 1, &vaddr_last))
+		return -EOVERFLOW;
+
+	if (map->flags & VFIO_DMA_MAP_FLAG_READ)
+		word |= VFIO_XA_DMA_READ;
+	if (map->flags & VFIO_DMA_MAP_FLAG_WRITE)
+		word |= VFIO_XA_DMA_WRITE;
+	if (!word)
+		return -EINVAL;
+
+	mutex_lock(&container->lock);
+
+	ret = -EINVAL;
+	mask = vfio_type1v3_pgsize(container) - 1;
+	if ((map->iova | map->vaddr | map->size) & mask)
+		goto out_unlock;
+
+	ret = -ENODEV;
+	if (container->released)
+		goto out_unlock;
+
+	ret = -EPERM;
+	if (!container->owner.mm)
+		vfio_dma_owner_set(&container->owner);
+	else if (container->owner.mm != current->mm)
+		goto out_unlock;
+
+	first = map->iova >> PAGE_SHIFT;
+	last = iova_last >> PAGE_SHIFT;
+	if (!(map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) &&
+	    !disable_hugepages &&
+	    vfio_type1v3_covers_superpage(container, map->iova, map->size))
+		word |= VFIO_XA_DMA_BIG;
+	word = vfio_xa_dma_word(first, vaddr, word);
+	ret = vfio_xa_dma_insert(&container->store, first, last,
+				 word | VFIO_XA_DMA_PENDING,
+				 GFP_KERNEL_ACCOUNT);
+	if (ret)
+		goto out_owner;
+
+	if (vfio_type1v3_iova_valid(container, map->iova, iova_last))
+		ret = vfio_type1v3_pin_map(container, first, last - first + 1,
+					   vaddr, word);
+	else
+		ret = -EINVAL;
+	if (ret)
+		vfio_xa_dma_erase(&container->store, first, last);
+out_owner:
+	vfio_type1v3_put_owner(container);
+out_unlock:
+	mutex_unlock(&container->lock);
+	return ret;
+}
+
+/*
+ * Groups and domains
+ */
+
+static struct vfio_type1v3_domain *
+vfio_type1v3_domain(struct vfio_dma_domain *domain)
+{
+	return container_of(domain, struct vfio_type1v3_domain, dma);
+}
+
+static struct vfio_type1v3_group *
+vfio_type1v3_find_group(struct vfio_type1v3 *container,
+			struct iommu_group *iommu_group,
+			struct vfio_type1v3_domain **domain)
+{
+	struct vfio_type1v3_group *group;
+	struct vfio_dma_domain *d;
+
+	list_for_each_entry(d, &container->space.domains, next) {
+		*domain = vfio_type1v3_domain(d);
+		list_for_each_entry(group, &(*domain)->groups, next)
+			if (group->iommu_group == iommu_group)
+				return group;
+	}
+	return NULL;
+}
+
+static void vfio_type1v3_free_regions(struct list_head *regions)
+{
+	struct iommu_resv_region *region, *tmp;
+
+	list_for_each_entry_safe(region, tmp, regions, list)
+		kfree(region);
+}
+
+/**
+ * struct vfio_type1v3_ranges - valid IOVA ranges to be
+ * @ranges: as &vfio_type1v3.ranges
+ * @nr_ranges: as &vfio_type1v3.nr_ranges
+ * @sw_msi: one of the new group's regions is for the software to place MSIs in
+ * @msi_base: where that is
+ */
+struct vfio_type1v3_ranges {
+	struct vfio_iova_range *ranges;
+	unsigned int nr_ranges;
+	bool sw_msi;
+	phys_addr_t msi_base;
+};
+
+static void vfio_type1v3_find_sw_msi(struct vfio_type1v3_ranges *new,
+				     struct list_head *regions)
+{
+	struct iommu_resv_region *region;
+
+	list_for_each_entry(region, regions, list) {
+		/* A hardware MSI region makes the other one unnecessary. */
+		if (region->type == IOMMU_RESV_MSI) {
+			new->sw_msi = false;
+			return;
+		}
+		if (region->type == IOMMU_RESV_SW_MSI) {
+			new->sw_msi = true;
+			new->msi_base = region->start;
+		}
+	}
+}
+
+/*
+ * The ranges that are valid with the domains and groups of the container and,
+ * if @domain is not NULL, with that domain and the group: what every domain can
+ * translate, less the reserved regions of every group.
+ */
+static int vfio_type1v3_make_ranges(struct vfio_type1v3 *container,
+				    struct iommu_domain *domain,
+				    struct iommu_group *iommu_group,
+				    struct vfio_type1v3_ranges *new)
+{
+	struct iommu_resv_region *region;
+	struct vfio_type1v3_group *group;
+	u64 start = 0, end = U64_MAX;
+	struct vfio_dma_domain *d;
+	unsigned int n = 1;
+	LIST_HEAD(regions);
+	int ret = 0;
+
+	*new = (struct vfio_type1v3_ranges){};
+	if (domain) {
+		start = domain->geometry.aperture_start;
+		end = domain->geometry.aperture_end;
+		ret = iommu_get_group_resv_regions(iommu_group, &regions);
+		vfio_type1v3_find_sw_msi(new, &regions);
+	}
+	list_for_each_entry(d, &container->space.domains, next) {
+		start = max(start, d->domain->geometry.aperture_start);
+		end = min(end, d->domain->geometry.aperture_end);
+		list_for_each_entry(group, &vfio_type1v3_domain(d)->groups,
+				    next)
+			ret = ret ?: iommu_get_group_resv_regions(
+					group->iommu_group, &regions);
+	}
+	if (ret)
+		goto out_free;
+
+	list_for_each_entry(region, &regions, list)
+		n++;
+	new->ranges = kvcalloc(n, sizeof(*new->ranges), GFP_KERNEL_ACCOUNT);
+	if (!new->ranges) {
+		ret = -ENOMEM;
+		goto out_free;
+	}
+
+	/* The regions are sorted by their start. */
+	n = 0;
+	list_for_each_entry(region, &regions, list) {
+		u64 last = region->start + region->length - 1;
+
+		/* Regions the firmware needs only until an OS takes over */
+		if (region->type == IOMMU_RESV_DIRECT_RELAXABLE ||
+		    !region->length || last < start)
+			continue;
+		if (start > end || region->start > end)
+			break;
+		if (region->start > start) {
+			new->ranges[n].start = start;
+			new->ranges[n++].end = region->start - 1;
+		}
+		start = last + 1;
+		if (!start)
+			goto out_free;
+	}
+	if (start <= end) {
+		new->ranges[n].start = start;
+		new->ranges[n++].end = end;
+	}
+
+out_free:
+	new->nr_ranges = n;
+	if (!ret && !n)
+		ret = -EINVAL;
+	if (ret)
+		kvfree(new->ranges);
+	vfio_type1v3_free_regions(&regions);
+	return ret;
+}
+
+static void vfio_type1v3_set_ranges(struct vfio_type1v3 *container,
+				    struct vfio_type1v3_ranges *new)
+{
+	kvfree(container->ranges);
+	container->ranges = new->ranges;
+	container->nr_ranges = new->nr_ranges;
+}
+
+/* Is all that is mapped, or about to be, within these ranges and this page size? */
+static bool vfio_type1v3_mappings_fit(struct vfio_type1v3 *container,
+				      const struct vfio_type1v3_ranges *new,
+				      unsigned long pgsize)
+{
+	unsigned long mask = (pgsize >> PAGE_SHIFT) - 1, first = 0;
+	struct vfio_xa_dma *store = &container->store;
+	struct vfio_xa_dma_run run;
+	unsigned int i;
+
+	for (i = 0; i < new->nr_ranges; i++) {
+		const struct vfio_iova_range *range = &new->ranges[i];
+
+		if (range->start >> PAGE_SHIFT > first ||
+		    range->start & ~PAGE_MASK) {
+			if (vfio_xa_dma_next(store, first, (range->start - 1) >>
+					     PAGE_SHIFT, &run))
+				return false;
+		}
+		if (range->end == U64_MAX)
+			break;
+		first = (range->end + 1) >> PAGE_SHIFT;
+	}
+	if (i == new->nr_ranges &&
+	    vfio_xa_dma_next(store, first, VFIO_XA_DMA_LAST_INDEX, &run))
+		return false;
+
+	for (first = 0; mask && vfio_xa_dma_next(store, first,
+						 VFIO_XA_DMA_LAST_INDEX, &run);
+	     first = run.last + 1) {
+		if ((run.first | (run.last + 1)) & mask)
+			return false;
+		if (run.last == VFIO_XA_DMA_LAST_INDEX)
+			break;
+		cond_resched();
+	}
+	return true;
+}
+
+/* Map in a new domain what is mapped of [@first, @last] in the others. */
+static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
+				     struct vfio_dma_domain *domain,
+				     unsigned long first, unsigned long last,
+				     bool pending)
+{
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+	int ret;
+
+	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+		first = run.first;
+		while (pending || !(run.word & VFIO_XA_DMA_PENDING)) {
+			if (WARN_ON_ONCE(!vfio_dma_lookup(&container->space,
+					vfio_type1v3_iova(first),
+					run.last - first + 1, &extent)))
+				return -EINVAL;
+			ret = vfio_dma_domain_map(domain,
+						  vfio_type1v3_iova(first),
+						  &extent,
+						  vfio_type1v3_prot(run.word),
+						  run.word & VFIO_XA_DMA_BIG);
+			if (ret)
+				return ret;
+			first += extent.npages;
+			if (first > run.last)
+				break;
+			cond_resched();
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+/*
+ * Give a new domain all the translations of the others.  On failure the caller
+ * frees the domain, and with it what has been mapped: nothing is pinned for it
+ * alone.
+ */
+static int vfio_type1v3_replay(struct vfio_type1v3 *container,
+			       struct vfio_dma_domain *domain)
+{
+	struct vfio_type1v3_map *map;
+	int ret;
+
+	ret = vfio_type1v3_replay_range(container, domain, 0,
+					VFIO_XA_DMA_LAST_INDEX, false);
+	list_for_each_entry(map, &container->maps, next) {
+		if (ret)
+			break;
+		if (map->mapped)
+			ret = vfio_type1v3_replay_range(container, domain,
+					map->first,
+					map->first + map->mapped - 1, true);
+	}
+	return ret;
+}
+
+/* Somewhere to try a fresh domain out; false if there is no room. */
+static bool vfio_type1v3_probe_iova(const struct vfio_type1v3_ranges *ranges,
+				    const struct vfio_dma_domain *domain,
+				    dma_addr_t *iova)
+{
+	unsigned long sizes = vfio_dma_domain_pgsizes(domain);
+	u64 room = 4 * (sizes & -sizes), start, end;
+	unsigned int i;
+
+	for (i = 0; i < ranges->nr_ranges; i++) {
+		start = ranges->ranges[i].start;
+		end = ranges->ranges[i].end;
+		if (end - start >= 2 * room) {
+			*iova = ALIGN(start, room);
+			return true;
+		}
+	}
+	return false;
+}
+
+static int vfio_type1v3_alloc_iommu_domain(struct device *dev, void *data)
+{
+	struct iommu_domain **domain = data;
+
+	*domain = iommu_paging_domain_alloc(dev);
+	return 1; /* one device speaks for its group */
+}
+
+/* Move the group to a domain of the same kind, if there is one. */
+static struct vfio_type1v3_domain *
+vfio_type1v3_share_domain(struct vfio_type1v3 *container,
+			  struct vfio_type1v3_domain *domain,
+			  struct iommu_group *iommu_group, int *ret)
+{
+	struct vfio_dma_domain *d;
+
+	*ret = 0;
+	list_for_each_entry(d, &container->space.domains, next) {
+		if (d->domain->ops != domain->dma.domain->ops ||
+		    vfio_type1v3_domain(d)->coherent != domain->coherent)
+			continue;
+
+		iommu_detach_group(domain->dma.domain, iommu_group);
+		if (!iommu_attach_group(d->domain, iommu_group))
+			return vfio_type1v3_domain(d);
+		*ret = iommu_attach_group(domain->dma.domain, iommu_group);
+		if (*ret)
+			return NULL;
+	}
+	return NULL;
+}
+
+static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
+				  struct iommu_group *iommu_group)
+{
+	struct vfio_type1v3_domain *domain, *shared;
+	struct iommu_domain *iommu_domain = NULL;
+	struct vfio_type1v3_ranges ranges;
+	struct vfio_type1v3_group *group;
+	unsigned long pgsizes;
+	dma_addr_t iova;
+	int ret;
+
+	if (vfio_type1v3_find_group(container, iommu_group, &domain))
+		return -EINVAL;
+
+	group = kzalloc_obj(*group, GFP_KERNEL_ACCOUNT);
+	domain = kzalloc_obj(*domain, GFP_KERNEL_ACCOUNT);
+	ret = -ENOMEM;
+	if (!group || !domain)
+		goto err_free;
+
+	group->iommu_group = iommu_group;
+	INIT_LIST_HEAD(&domain->groups);
+	iommu_group_for_each_dev(iommu_group, &iommu_domain,
+				 vfio_type1v3_alloc_iommu_domain);
+	ret = -ENODEV;
+	if (!iommu_domain)
+		goto err_free;
+	ret = PTR_ERR_OR_ZERO(iommu_domain);
+	if (ret)
+		goto err_free;
+	domain->dma.domain = iommu_domain;
+
+	ret = iommu_attach_group(iommu_domain, iommu_group);
+	if (ret)
+		goto err_free_domain;
+
+	ret = vfio_type1v3_make_ranges(container, iommu_domain, iommu_group,
+				       &ranges);
+	if (ret)
+		goto err_detach;
+
+	ret = -EINVAL;
+	pgsizes = container->space.pgsize_bitmap &
+		  vfio_dma_domain_pgsizes(&domain->dma);
+	if (!pgsizes || !vfio_type1v3_mappings_fit(container, &ranges,
+						   pgsizes & -pgsizes))
+		goto err_ranges;
+
+	ret = -EPERM;
+	if (!allow_unsafe_interrupts &&
+	    !iommu_group_has_isolated_msi(iommu_group)) {
+		pr_warn("vfio_iommu_type1v3: no interrupt remapping; the module parameter allow_unsafe_interrupts overrides this check\n");
+		goto err_ranges;
+	}
+
+	/* No-snoop transactions of a device bypass what KVM knows of caches. */
+	if (iommu_domain->ops->enforce_cache_coherency)
+		domain->coherent =
+			iommu_domain->ops->enforce_cache_coherency(iommu_domain);
+
+	shared = vfio_type1v3_share_domain(container, domain, iommu_group,
+					   &ret);
+	if (shared) {
+		list_add(&group->next, &shared->groups);
+		vfio_type1v3_set_ranges(container, &ranges);
+		iommu_domain_free(iommu_domain);
+		kfree(domain);
+		return 0;
+	}
+	if (ret) {
+		kvfree(ranges.ranges);
+		goto err_free_domain;
+	}
+
+	domain->dma.unit_is_call = true;
+	if (vfio_type1v3_probe_iova(&ranges, &domain->dma, &iova))
+		vfio_dma_domain_probe(&domain->dma, iova);
+
+	ret = vfio_type1v3_replay(container, &domain->dma);
+	if (ret)
+		goto err_ranges;
+
+	if (ranges.sw_msi) {
+		ret = iommu_get_msi_cookie(iommu_domain, ranges.msi_base);
+		if (ret && ret != -ENODEV)
+			goto err_ranges;
+	}
+
+	list_add(&group->next, &domain->groups);
+	vfio_dma_domain_add(&container->space, &domain->dma);
+	vfio_type1v3_set_ranges(container, &ranges);
+	return 0;
+
+err_ranges:
+	kvfree(ranges.ranges);
+err_detach:
+	iommu_detach_group(iommu_domain, iommu_group);
+err_free_domain:
+	iommu_domain_free(iommu_domain);
+err_free:
+	kfree(domain);
+	kfree(group);
+	return ret;
+}
+
+static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
+				   struct iommu_group *iommu_group)
+{
+	struct vfio_type1v3_ranges ranges = {};
+	struct vfio_type1v3_domain *domain;
+	struct vfio_type1v3_group *group;
+
+	group = vfio_type1v3_find_group(container, iommu_group, &domain);
+	if (WARN_ON_ONCE(!group))
+		return;
+
+	iommu_detach_group(domain->dma.domain, iommu_group);
+	list_del(&group->next);
+	kfree(group);
+
+	if (list_empty(&domain->groups)) {
+		/* The group was what gave the right to keep memory pinned. */
+		if (list_is_singular(&container->space.domains))
+			vfio_type1v3_unmap_all(container);
+		vfio_dma_domain_del(&container->space, &domain->dma);
+		iommu_domain_free(domain->dma.domain);
+		kfree(domain);
+	}
+
+	/* Ranges that are narrower than they need to be do no harm. */
+	if (!vfio_type1v3_has_domain(container) ||
+	    !vfio_type1v3_make_ranges(container, NULL, NULL, &ranges))
+		vfio_type1v3_set_ranges(container, &ranges);
+}
+
+/*
+ * Ioctls
+ */
+
+static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
+{
+	struct vfio_type1v3 *container;
+	struct vfio_dma_domain *domain;
+	long ret = 0;
+
+	switch (arg) {
+	case VFIO_TYPE1v3_IOMMU:
+	case VFIO_UNMAP_ALL:
+		return 1;
+	case VFIO_TYPE1_IOMMU:
+	case VFIO_TYPE1v2_IOMMU:
+		return alias_type1;
+	case VFIO_DMA_CC_IOMMU:
+		container = iommu_data ? vfio_type1v3_get(iommu_data) : NULL;
+		if (!container)
+			return 0;
+		mutex_lock(&container->lock);
+		ret = 1;
+		list_for_each_entry(domain, &container->space.domains, next)
+			ret &= vfio_type1v3_domain(domain)->coherent;
+		mutex_unlock(&container->lock);
+		vfio_type1v3_put(container);
+		return ret;
+	default:
+		return 0;
+	}
+}
+
+static int vfio_type1v3_add_range_cap(struct vfio_type1v3 *container,
+				      struct vfio_info_cap *caps)
+{
+	struct vfio_iommu_type1_info_cap_iova_range *cap;
+	struct vfio_info_cap_header *header;
+
+	/* Without a physical group anything is valid. */
+	if (!container->ranges)
+		return 0;
+
+	header = vfio_info_cap_add(caps, struct_size(cap, iova_ranges,
+						     container->nr_ranges),
+				   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, 1);
+	if (IS_ERR(header))
+		return PTR_ERR(header);
+
+	cap = container_of(header, typeof(*cap), header);
+	cap->nr_iovas = container->nr_ranges;
+	memcpy(cap->iova_ranges, container->ranges,
+	       flex_array_size(cap, iova_ranges, container->nr_ranges));
+	return 0;
+}
+
+static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
+				 struct vfio_info_cap *caps)
+{
+	struct vfio_iommu_type1_info_dma_avail avail = {
+		.header.id = VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+		.header.version = 1,
+		/* The memory cgroup is the limit. */
+		.avail = U32_MAX,
+	};
+	struct vfio_iommu_type1v3_info_cap_usage usage = {
+		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE,
+		.header.version = 1,
+		.mapped_pages = vfio_xa_dma_npages(&container->store),
+		.pinned_pages = container->owner.mm ?
+				container->owner.npages : 0,
+		.store_bytes = vfio_xa_dma_footprint(&container->store),
+	};
+	int ret;
+
+	ret = vfio_type1v3_add_range_cap(container, caps);
+	if (!ret)
+		ret = vfio_info_add_capability(caps, &avail.header,
+					       sizeof(avail));
+	if (!ret)
+		ret = vfio_info_add_capability(caps, &usage.header,
+					       sizeof(usage));
+	return ret;
+}
+
+static long vfio_type1v3_get_info(struct vfio_type1v3 *container,
+				  void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_iommu_type1_info, iova_pgsizes);
+	struct vfio_info_cap caps = {};
+	struct vfio_iommu_type1_info info = {};
+	long ret;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+	minsz = min_t(size_t, info.argsz, sizeof(info));
+
+	mutex_lock(&container->lock);
+	info.flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS;
+	info.iova_pgsizes = container->space.pgsize_bitmap;
+	info.cap_offset = 0;
+	ret = vfio_type1v3_add_caps(container, &caps);
+	mutex_unlock(&container->lock);
+	if (ret)
+		goto out_free;
+
+	ret = -EFAULT;
+	if (info.argsz < sizeof(info) + caps.size) {
+		info.argsz = sizeof(info) + caps.size;
+	} else {
+		vfio_info_cap_shift(&caps, sizeof(info));
+		if (copy_to_user(arg + sizeof(info), caps.buf, caps.size))
+			goto out_free;
+		info.cap_offset = sizeof(info);
+	}
+	if (!copy_to_user(arg, &info, minsz))
+		ret = 0;
+
+out_free:
+	kfree(caps.buf);
+	return ret;
+}
+
+static long vfio_type1v3_map_dma(struct vfio_type1v3 *container,
+				 void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_iommu_type1_dma_map, size);
+	struct vfio_iommu_type1_dma_map map;
+
+	if (copy_from_user(&map, arg, minsz))
+		return -EFAULT;
+	if (map.argsz < minsz ||
+	    map.flags & ~(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE |
+			  VFIO_DMA_MAP_FLAG_SMALL_PAGES))
+		return -EINVAL;
+
+	return vfio_type1v3_do_map(container, &map);
+}
+
+static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
+				   void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_iommu_type1_dma_unmap, size);
+	struct vfio_iommu_type1_dma_unmap unmap;
+	long ret;
+
+	if (copy_from_user(&unmap, arg, minsz))
+		return -EFAULT;
+	if (unmap.argsz < minsz || unmap.flags & ~VFIO_DMA_UNMAP_FLAG_ALL)
+		return -EINVAL;
+
+	ret = vfio_type1v3_do_unmap(container, &unmap);
+	/* What has been unmapped before a failure is told as well. */
+	if ((!ret || ret == -EINTR || ret == -EIO) &&
+	    copy_to_user(arg, &unmap, minsz))
+		return -EFAULT;
+	return ret;
+}
+
+static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
+			       unsigned long arg)
+{
+	struct vfio_type1v3 *container;
+	long ret;
+
+	if (cmd == VFIO_CHECK_EXTENSION)
+		return vfio_type1v3_check_extension(iommu_data, arg);
+
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return -EINVAL;
+
+	switch (cmd) {
+	case VFIO_IOMMU_GET_INFO:
+		ret = vfio_type1v3_get_info(container, (void __user *)arg);
+		break;
+	case VFIO_IOMMU_MAP_DMA:
+		ret = vfio_type1v3_map_dma(container, (void __user *)arg);
+		break;
+	case VFIO_IOMMU_UNMAP_DMA:
+		ret = vfio_type1v3_unmap_dma(container, (void __user *)arg);
+		break;
+	default:
+		ret = -ENOTTY;
+	}
+
+	vfio_type1v3_put(container);
+	return ret;
+}
+
+/*
+ * What VFIO calls
+ */
+
+static void *vfio_type1v3_open(unsigned long arg)
+{
+	struct vfio_type1v3 *container;
+	int ret;
+
+	if (arg != VFIO_TYPE1v3_IOMMU &&
+	    !(alias_type1 && (arg == VFIO_TYPE1_IOMMU ||
+			      arg == VFIO_TYPE1v2_IOMMU)))
+		return ERR_PTR(-EINVAL);
+
+	container = kzalloc_obj(*container, GFP_KERNEL_ACCOUNT);
+	if (!container)
+		return ERR_PTR(-ENOMEM);
+
+	mutex_init(&container->lock);
+	refcount_set(&container->users, 1);
+	INIT_LIST_HEAD(&container->maps);
+	vfio_xa_dma_init(&container->store);
+	ret = vfio_dma_space_init(&container->space, &container->lock);
+	if (ret)
+		goto err_free;
+
+	ret = xa_alloc_cyclic(&vfio_type1v3_containers, &container->id,
+			      container, xa_limit_31b, &vfio_type1v3_next_id,
+			      GFP_KERNEL_ACCOUNT);
+	if (ret < 0)
+		goto err_destroy;
+	return xa_mk_value(container->id);
+
+err_destroy:
+	vfio_dma_space_destroy(&container->space);
+err_free:
+	mutex_destroy(&container->lock);
+	kfree(container);
+	return ERR_PTR(ret);
+}
+
+static void vfio_type1v3_release(void *iommu_data)
+{
+	struct vfio_type1v3 *container;
+
+	container = xa_erase(&vfio_type1v3_containers,
+			     xa_to_value(iommu_data));
+	if (WARN_ON_ONCE(!container))
+		return;
+
+	mutex_lock(&container->lock);
+	container->released = true;
+	WARN_ON_ONCE(vfio_type1v3_has_domain(container));
+	mutex_unlock(&container->lock);
+
+	vfio_type1v3_put(container);
+}
+
+static int vfio_type1v3_attach_group(void *iommu_data,
+				     struct iommu_group *iommu_group,
+				     enum vfio_group_type type)
+{
+	struct vfio_type1v3 *container;
+	int ret;
+
+	if (type != VFIO_IOMMU)
+		return -EOPNOTSUPP;
+
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return -EINVAL;
+
+	mutex_lock(&container->lock);
+	ret = vfio_type1v3_do_attach(container, iommu_group);
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+	return ret;
+}
+
+static void vfio_type1v3_detach_group(void *iommu_data,
+				      struct iommu_group *iommu_group)
+{
+	struct vfio_type1v3 *container = vfio_type1v3_get(iommu_data);
+
+	if (!container)
+		return;
+
+	mutex_lock(&container->lock);
+	vfio_type1v3_do_detach(container, iommu_group);
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+}
+
+static struct iommu_domain *
+vfio_type1v3_group_iommu_domain(void *iommu_data,
+				struct iommu_group *iommu_group)
+{
+	struct iommu_domain *iommu_domain = ERR_PTR(-ENODEV);
+	struct vfio_type1v3_domain *domain;
+	struct vfio_type1v3 *container;
+
+	if (!iommu_data || !iommu_group)
+		return ERR_PTR(-EINVAL);
+
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return ERR_PTR(-EINVAL);
+
+	mutex_lock(&container->lock);
+	if (vfio_type1v3_find_group(container, iommu_group, &domain))
+		iommu_domain = domain->dma.domain;
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+	return iommu_domain;
+}
+
+static const struct vfio_iommu_driver_ops vfio_type1v3_ops = {
+	.name			= "vfio-iommu-type1v3",
+	.owner			= THIS_MODULE,
+	.open			= vfio_type1v3_open,
+	.release		= vfio_type1v3_release,
+	.ioctl			= vfio_type1v3_ioctl,
+	.attach_group		= vfio_type1v3_attach_group,
+	.detach_group		= vfio_type1v3_detach_group,
+	.group_iommu_domain	= vfio_type1v3_group_iommu_domain,
+};
+
+static int __init vfio_type1v3_init(void)
+{
+	return vfio_register_iommu_driver(&vfio_type1v3_ops);
+}
+module_init(vfio_type1v3_init);
+
+static void __exit vfio_type1v3_exit(void)
+{
+	vfio_unregister_iommu_driver(&vfio_type1v3_ops);
+	/* Containers that a late caller has put are freed by RCU. */
+	rcu_barrier();
+}
+module_exit(vfio_type1v3_exit);
+
+MODULE_DESCRIPTION("VFIO container backend for page-granular DMA mapping");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS("VFIO_DMA");

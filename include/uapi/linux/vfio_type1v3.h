@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * type1v3: a VFIO container backend for page-granular DMA mapping
+ *
+ * A container is given this backend with ioctl(container, VFIO_SET_IOMMU,
+ * VFIO_TYPE1v3_IOMMU).  From then on it takes the ioctls, structures and flags
+ * of the type1 section of <linux/vfio.h>; what is declared here comes on top.
+ */
+#ifndef _UAPI_LINUX_VFIO_TYPE1V3_H
+#define _UAPI_LINUX_VFIO_TYPE1V3_H
+
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+/* The argument of VFIO_SET_IOMMU and VFIO_CHECK_EXTENSION */
+#define VFIO_TYPE1v3_IOMMU		100001
+
+/**
+ * DOC: errno values of a type1v3 container
+ *
+ * They are those of type1v2 on the newest kernel.  A call that fails has
+ * changed nothing, unless stated otherwise below.
+ *
+ * - EINVAL: argsz too small, a flag that is not known or not allowed in this
+ *   combination, size of zero, an address or size that is not a multiple of
+ *   the smallest page size, an IOVA outside of the valid ranges
+ * - EOVERFLOW: the IOVA range or the range of user memory wraps around
+ * - EEXIST: VFIO_IOMMU_MAP_DMA: a page of the IOVA range is mapped, or is
+ *   being mapped by another call
+ * - EFAULT: the argument cannot be read or written, or user memory to be
+ *   mapped is not there or not writable where the device is to write
+ * - ENOMEM: RLIMIT_MEMLOCK or the memory cgroup's limit is reached, or there
+ *   is no memory; never returned by VFIO_IOMMU_UNMAP_DMA
+ * - EPERM: VFIO_IOMMU_MAP_DMA: the container's mappings belong to another
+ *   process (address space)
+ * - ENOSPC: VFIO_IOMMU_MAP_DMA: the administrator's dma_entry_limit is reached
+ * - EINTR: a fatal signal; VFIO_IOMMU_UNMAP_DMA may have unmapped a part,
+ *   which size tells
+ * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed; size tells what is no
+ *   longer mapped, which may be more than what was asked for
+ * - ENOTTY: the ioctl is not known
+ */
+
+/*
+ * VFIO_IOMMU_MAP_DMA: never use an IOMMU page larger than the smallest one for
+ * this range.  Unmapping a part of a larger page takes its translation away
+ * for a moment; a range of which parts are to be unmapped while a device uses
+ * the rest is mapped with this flag.
+ */
+#define VFIO_DMA_MAP_FLAG_SMALL_PAGES	(1U << 31)
+
+/*
+ * VFIO_IOMMU_GET_INFO capability: the size of the container.  It is there on
+ * this backend and on no other.
+ */
+#define VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE	0x5433
+
+/**
+ * struct vfio_iommu_type1v3_info_cap_usage - what a container holds
+ * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE, version 1
+ * @mapped_pages: pages of IOVA mapped, in units of the CPU's page size
+ * @pinned_pages: pages charged as locked memory to the owner, same unit
+ * @store_bytes: kernel memory the mappings' metadata takes, IO page tables not
+ *	included
+ */
+struct vfio_iommu_type1v3_info_cap_usage {
+	struct vfio_info_cap_header header;
+	__aligned_u64 mapped_pages;
+	__aligned_u64 pinned_pages;
+	__aligned_u64 store_bytes;
+};
+
+#endif /* _UAPI_LINUX_VFIO_TYPE1V3_H */
