@@ -100,16 +100,14 @@ from_source() {
 	fi
 }
 
-# an option of the fragment that did not make it into .config is a mistake there
-check_config() {
-	local line missing=0
+# an option of the fragments that did not make it into .config is a mistake there
+check_config() { # BUILD
+	local missing
 
-	while read -r line; do
-		grep -qxF "$line" "$1/.config" && continue
-		say "not in the configuration: $line"
-		missing=1
-	done < <(grep -E '^(# )?CONFIG_' "$1/fragment")
-	[ $missing = 0 ] || die "the kernel configuration is not what the fragments ask for"
+	missing=$(grep -E '^CONFIG_' "$1/fragment" | grep -vxFf "$1/.config"
+		sed -n 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/^\1=/p' "$1/fragment" |
+			grep -f - "$1/.config") || true
+	[ -z "$missing" ] || die "the configuration is not what the fragments ask for: ${missing//$'\n'/, }"
 }
 
 case ${1:-} in
