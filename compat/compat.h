@@ -13,6 +13,7 @@
 
 #include <linux/export.h>
 #include <linux/module.h>
+#include <linux/slab.h>
 #include <linux/version.h>
 
 #define TYPE1V3_KERNEL_IS(major, minor) \
@@ -34,6 +35,14 @@
 #define EXPORT_SYMBOL_NS_GPL(sym, ns)	__EXPORT_SYMBOL(sym, "GPL", ns)
 #undef MODULE_IMPORT_NS
 #define MODULE_IMPORT_NS(ns)		MODULE_INFO(import_ns, ns)
+
+/* Typed allocation came with 7.0, and to 6.12 in the middle of its life. */
+#ifndef kzalloc_obj
+#define kzalloc_obj(obj, gfp)		kzalloc(sizeof(obj), gfp)
+#endif
+
+/* follow_pfnmap_start() does not tell the size of the entry that it found. */
+#define vfio_dma_pfnmap_bytes(args)	PAGE_SIZE
 
 #endif /* 6.12 */
 
