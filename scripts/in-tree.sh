@@ -9,6 +9,7 @@
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
+shopt -s nullglob
 tree=${1:?usage: in-tree.sh TREE}
 [ -f "$tree/drivers/vfio/vfio_main.c" ] || die "$tree is not a kernel source tree"
 list=$tree/drivers/vfio/type1v3.files
