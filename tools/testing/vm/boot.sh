@@ -17,6 +17,7 @@
 #   -p 'PARAMS'  more kernel parameters; may be repeated
 #   -a REGEX     a kernel message that is no failure; may be repeated
 #   -o DIR       keep console.log there
+#   -n           do not look whether kernel and modules must be built again
 #   -v           show the kernel's console too, on stderr
 #
 # The run fails without a verdict from the guest (status 125: a panic, a
@@ -33,9 +34,9 @@ bad+='|unable to handle|refcount_t:|list_(add|del) corruption|Bad page|Modules l
 
 usage() { sed -n '/^# boot.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-kernel='' iommu=vtd mib=2048 cpus=1 seconds=600 keep='' verbose='' params=''
+kernel='' iommu=vtd mib=2048 cpus=1 seconds=600 keep='' as_is='' verbose='' params=''
 extra=() allow=()
-while getopts k:i:m:c:t:q:p:a:o:vh option; do
+while getopts k:i:m:c:t:q:p:a:o:nvh option; do
 	case $option in
 	k) kernel=$OPTARG ;;
 	i) iommu=$OPTARG ;;
@@ -46,6 +47,7 @@ while getopts k:i:m:c:t:q:p:a:o:vh option; do
 	p) params+=" $OPTARG" ;;
 	a) allow+=("$OPTARG") ;;
 	o) keep=$OPTARG ;;
+	n) as_is=1 ;;
 	v) verbose=1 ;;
 	*) usage ;;
 	esac
@@ -61,7 +63,10 @@ none) iommu_args=() ;;
 *) usage ;;
 esac
 
-dir=$("$VM/kernel.sh" "$kernel")
+dir=$CACHE/$kernel
+if [ -z "$as_is" ] || [ ! -e "$dir/release" ]; then
+	"$VM/kernel.sh" "$kernel" >/dev/null
+fi
 run=$(mktemp -d "$CACHE/run.XXXXXX")
 trap 'rm -rf "$run"' EXIT
 console=$run/console.log

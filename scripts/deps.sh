@@ -1,0 +1,65 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# deps.sh: installs the Debian packages that tests and demo need and that are
+# missing, and says which. It changes no package source. Elsewhere than on
+# Debian it prints what is missing and stops.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+# program (or file) and the package that has it
+needs="
+/usr/bin/gcc			gcc
+/usr/bin/gcc-12			gcc-12
+/usr/bin/make			make
+/usr/bin/bc			bc
+/usr/bin/bison			bison
+/usr/bin/flex			flex
+/usr/include/libelf.h		libelf-dev
+/usr/include/openssl/ssl.h	libssl-dev
+/usr/include/stdio.h		libc6-dev
+/usr/include/linux/vfio.h	linux-libc-dev
+/usr/bin/clang			clang
+/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*	libclang-rt-dev
+/usr/bin/cpio			cpio
+/usr/bin/xz			xz-utils
+/usr/bin/rsync			rsync
+/usr/bin/perl			perl
+/usr/bin/prove			perl
+/usr/bin/python3		python3
+/usr/bin/git			git
+/usr/bin/qemu-system-x86_64	qemu-system-x86
+/usr/bin/qemu-img		qemu-utils
+/usr/sbin/modprobe		kmod
+/usr/bin/pahole			dwarves
+/usr/bin/sparse			sparse
+/usr/bin/shellcheck		shellcheck
+/usr/bin/codespell		codespell
+/usr/bin/setsid			util-linux
+/usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
+"
+
+[ "$(uname -m)" = x86_64 ] || die "the virtual machines need an x86_64 host"
+missing=$(while read -r file package; do
+		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"
+	  done <<<"$needs" | sort -u | tr '\n' ' ')
+lists=$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' 2>/dev/null | head -n 1)
+
+if [ "$(. /etc/os-release && echo "$ID")" != debian ]; then
+	[ -z "$missing" ] || die "this is not Debian: please install what these packages hold: $missing"
+	die "this is not Debian: the kernels to test come as Debian packages"
+fi
+[ -n "$missing" ] || [ -z "$lists" ] || exit 0
+
+root=()
+if [ "$(id -u)" != 0 ]; then
+	command -v sudo >/dev/null || die "as root: apt-get update; apt-get install $missing"
+	root=(sudo)
+fi
+say "apt-get update"
+"${root[@]}" apt-get -qq update
+[ -n "$missing" ] || exit 0
+say "apt-get install --no-install-recommends $missing"
+# shellcheck disable=SC2086  # a list
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+	apt-get -qq -y install --no-install-recommends $missing </dev/null
