@@ -1,0 +1,99 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# run_type1v3_tests.sh [TEST...]
+#
+# Runs the type1v3 selftests, all or those named, as root on a machine with an
+# IOMMU and devices that nobody needs: the contents of NVMe disks are lost.
+# Each test's TAP goes to stdout. The status is 0 when none of them failed.
+#
+#   TYPE1V3_MODDIR  directory with the modules; without it modprobe finds them
+#   TYPE1V3_BINDIR  directory with the tests; without it this script's own
+#
+# Devices wanted: two NVMe controllers, and an ivshmem-plain for memory behind
+# a BAR, each in a group of its own. Tests that need one that is missing are
+# skipped.
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+bindir=${TYPE1V3_BINDIR:-$here}
+tests=("$@")
+[ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_dma_test
+	type1v3_cut_test)
+
+die() {
+	echo "Bail out! $*"
+	exit 1
+}
+
+load() { # MODULE: load it unless it is there
+	[ ! -d "/sys/module/$1" ] || return 0
+	if [ -n "${TYPE1V3_MODDIR:-}" ] && [ -e "$TYPE1V3_MODDIR/$1.ko" ]; then
+		insmod "$TYPE1V3_MODDIR/$1.ko" || die "cannot load $1"
+	else
+		modprobe -q "$1" || die "cannot load $1"
+	fi
+}
+
+load vfio_pci
+load vfio_iommu_type1
+[ -d /sys/module/vfio_iommu_type1v3 ] || load vfio_dma
+load vfio_iommu_type1v3
+
+# only VT-d and AMD's IOMMU remap interrupts
+case $(echo /sys/class/iommu/*) in
+*/dmar* | */ivhd*) ;;
+*)
+	for module in vfio_iommu_type1 vfio_iommu_type1v3; do
+		echo Y >"/sys/module/$module/parameters/allow_unsafe_interrupts" ||
+			die "cannot allow unsafe interrupts"
+	done
+	;;
+esac
+
+bind() { # BDF: give the device to vfio-pci
+	local dir=/sys/bus/pci/devices/$1
+
+	[ -e "$dir/iommu_group" ] || die "$1 is not behind an IOMMU"
+	echo vfio-pci >"$dir/driver_override"
+	if [ "$(basename "$(readlink "$dir/driver")")" != vfio-pci ]; then
+		[ ! -e "$dir/driver" ] || echo "$1" >"$dir/driver/unbind"
+		echo "$1" >/sys/bus/pci/drivers_probe
+	fi
+	[ "$(basename "$(readlink "$dir/driver")")" = vfio-pci ] ||
+		die "cannot bind $1 to vfio-pci"
+}
+
+nvme=()
+for dir in /sys/bus/pci/devices/*; do
+	read -r class <"$dir/class"
+	read -r vendor <"$dir/vendor"
+	read -r device <"$dir/device"
+	case $class$vendor$device in
+	0x010802*) nvme+=("${dir##*/}") ;;
+	*0x1af40x1110) export TYPE1V3_BAR=${dir##*/} ;;
+	esac
+done
+[ ${#nvme[@]} -lt 1 ] || export TYPE1V3_NVME0=${nvme[0]}
+[ ${#nvme[@]} -lt 2 ] || export TYPE1V3_NVME1=${nvme[1]}
+for bdf in ${TYPE1V3_NVME0:-} ${TYPE1V3_NVME1:-} ${TYPE1V3_BAR:-}; do
+	bind "$bdf"
+done
+
+# 2 MiB pages can be had at run time, one of 1 GiB hardly: see hugepages= on the
+# kernel's command line
+pages=/sys/kernel/mm/hugepages
+[ ! -d $pages/hugepages-2048kB ] || echo 16 >$pages/hugepages-2048kB/nr_hugepages
+
+failed=0
+for test in "${tests[@]}"; do
+	echo "# $test"
+	"$bindir/$test"
+	status=$?
+	# 4: everything was skipped
+	[ $status = 0 ] || [ $status = 4 ] || {
+		echo "# $test ended with status $status"
+		failed=1
+	}
+done
+exit $failed

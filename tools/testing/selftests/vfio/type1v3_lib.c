@@ -1,0 +1,577 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Containers, memory and counters for the type1v3 selftests.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "type1v3_lib.h"
+
+#ifndef MAP_HUGE_SHIFT
+#define MAP_HUGE_SHIFT	26
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+/**
+ * is_v3() - Is this the backend under test, and not the control?
+ * @type: what VFIO_SET_IOMMU is given
+ */
+bool is_v3(unsigned long type)
+{
+	return type == VFIO_TYPE1v3_IOMMU;
+}
+
+/**
+ * type1_is_old() - Does this kernel's type1 deviate from the newest one?
+ *
+ * The yardstick of type1v3 is the type1v2 of the newest kernel. Before 6.18
+ * type1 differs from it so:
+ *
+ *  - a range that wraps around is -EINVAL and not -EOVERFLOW;
+ *  - the last page of the 64-bit IOVA space can be mapped but never unmapped;
+ *  - the nesting type is still an extension.
+ *
+ * Return: true before 6.18.
+ */
+bool type1_is_old(void)
+{
+	unsigned int major = 0, minor = 0;
+	struct utsname u;
+
+	uname(&u);
+	if (sscanf(u.release, "%u.%u", &major, &minor) != 2)
+		return false;
+	return major < 6 || (major == 6 && minor < 18);
+}
+
+/**
+ * wrap_errno() - The errno of a backend for a range that wraps around
+ * @type: what VFIO_SET_IOMMU is given
+ */
+int wrap_errno(unsigned long type)
+{
+	return is_v3(type) || !type1_is_old() ? -EOVERFLOW : -EINVAL;
+}
+
+/**
+ * container_init() - Make a container that container_close() accepts
+ * @c: container
+ */
+void container_init(struct container *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->fd = -1;
+}
+
+static int group_of(const char *bdf)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	len = readlink(path, link, sizeof(link) - 1);
+	if (len < 0)
+		return -errno;
+	link[len] = '\0';
+	return atoi(strrchr(link, '/') + 1);
+}
+
+/**
+ * container_attach() - Put the group of one more device into a container
+ * @c: container
+ * @bdf: PCI address of the device
+ */
+int container_attach(struct container *c, const char *bdf)
+{
+	int group = group_of(bdf), fd, ret;
+	char path[64];
+
+	if (group < 0)
+		return group;
+	if (c->ngroups == MAX_GROUPS)
+		return -E2BIG;
+
+	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &c->fd)) {
+		ret = -errno;
+		close(fd);
+		return ret;
+	}
+	c->group[c->ngroups].fd = fd;
+	snprintf(c->group[c->ngroups].bdf, sizeof(c->group[0].bdf), "%s", bdf);
+	c->ngroups++;
+	return 0;
+}
+
+static int group_index(struct container *c, const char *bdf)
+{
+	for (int i = 0; i < c->ngroups; i++) {
+		if (!strcmp(c->group[i].bdf, bdf))
+			return i;
+	}
+	return -ENOENT;
+}
+
+/**
+ * container_detach() - Take the group of a device out of a container
+ * @c: container
+ * @bdf: PCI address of the device, which must not be open
+ */
+int container_detach(struct container *c, const char *bdf)
+{
+	int i = group_index(c, bdf);
+
+	if (i < 0)
+		return i;
+	if (ioctl(c->group[i].fd, VFIO_GROUP_UNSET_CONTAINER))
+		return -errno;
+	close(c->group[i].fd);
+	c->group[i] = c->group[--c->ngroups];
+	return 0;
+}
+
+/**
+ * container_device() - Open a device
+ * @c: container
+ * @bdf: PCI address of the device
+ *
+ * Return: file descriptor of the VFIO device, or a negative errno.
+ */
+int container_device(struct container *c, const char *bdf)
+{
+	int i = group_index(c, bdf), fd;
+
+	if (i < 0)
+		return i;
+	fd = ioctl(c->group[i].fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
+	return fd < 0 ? -errno : fd;
+}
+
+/**
+ * container_open() - Open a container and choose its backend
+ * @c: container, to be closed with container_close() even after an error
+ * @type: what VFIO_SET_IOMMU is given; 0 to leave the container without
+ * @bdf: PCI address of the device whose group goes in, or NULL
+ */
+int container_open(struct container *c, unsigned long type, const char *bdf)
+{
+	int ret;
+
+	container_init(c);
+	c->fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (c->fd < 0)
+		return -errno;
+	if (bdf) {
+		ret = container_attach(c, bdf);
+		if (ret)
+			return ret;
+	}
+	if (type && ioctl(c->fd, VFIO_SET_IOMMU, type))
+		return -errno;
+	return 0;
+}
+
+/**
+ * container_close() - Close a container and its groups
+ * @c: container
+ */
+void container_close(struct container *c)
+{
+	while (c->ngroups)
+		close(c->group[--c->ngroups].fd);
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+/**
+ * container_info() - Ask for VFIO_IOMMU_GET_INFO with every capability
+ * @c: container
+ * @info: where to
+ *
+ * Return: 0, a negative errno, or -EPROTO for a chain that is not well formed.
+ */
+int container_info(struct container *c, struct container_info *info)
+{
+	union {
+		struct vfio_iommu_type1_info info;
+		__u8 bytes[4096];
+	} u = { .info.argsz = sizeof(u) };
+	struct vfio_iommu_type1_info_cap_iova_range *ranges;
+	struct vfio_info_cap_header *cap;
+	__u32 off, end;
+
+	memset(info, 0, sizeof(*info));
+	info->nranges = -1;
+	if (ioctl(c->fd, VFIO_IOMMU_GET_INFO, &u))
+		return -errno;
+
+	info->flags = u.info.flags;
+	info->pgsizes = u.info.iova_pgsizes;
+	if (!(info->flags & VFIO_IOMMU_INFO_CAPS))
+		return 0;
+
+	end = sizeof(u);
+	for (off = u.info.cap_offset; off; off = cap->next) {
+		if (off < sizeof(u.info) || off % 8 || off > end - sizeof(*cap))
+			return -EPROTO;
+		cap = (void *)&u.bytes[off];
+		switch (cap->id) {
+		case VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE:
+			ranges = (void *)cap;
+			if (info->nranges >= 0 || ranges->nr_iovas > 16)
+				return -EPROTO;
+			info->nranges = ranges->nr_iovas;
+			memcpy(info->range, ranges->iova_ranges,
+			       info->nranges * sizeof(info->range[0]));
+			break;
+		case VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION:
+			info->has_migration = true;
+			break;
+		case VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL:
+			info->has_avail = true;
+			info->avail = ((struct vfio_iommu_type1_info_dma_avail *)
+				       cap)->avail;
+			break;
+		case VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE:
+			info->has_own = true;
+			memcpy(&info->own, cap, sizeof(info->own));
+			break;
+		}
+	}
+	return 0;
+}
+
+/**
+ * dma_map() - VFIO_IOMMU_MAP_DMA
+ * @c: container
+ * @iova: IO virtual address
+ * @vaddr: user memory
+ * @size: bytes
+ * @flags: VFIO_DMA_MAP_FLAG_*
+ */
+int dma_map(struct container *c, __u64 iova, const void *vaddr,
+	    __u64 size, __u32 flags)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = flags,
+		.vaddr = (uintptr_t)vaddr,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(c->fd, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+static __s64 do_unmap(struct container *c, __u64 iova, __u64 size,
+			__u32 flags)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.flags = flags,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(c->fd, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno :
+							    (__s64)unmap.size;
+}
+
+/**
+ * dma_unmap() - VFIO_IOMMU_UNMAP_DMA
+ * @c: container
+ * @iova: IO virtual address
+ * @size: bytes
+ *
+ * Return: bytes unmapped, or a negative errno.
+ */
+__s64 dma_unmap(struct container *c, __u64 iova, __u64 size)
+{
+	return do_unmap(c, iova, size, 0);
+}
+
+/**
+ * dma_unmap_all() - VFIO_IOMMU_UNMAP_DMA with VFIO_DMA_UNMAP_FLAG_ALL
+ * @c: container
+ *
+ * Return: bytes unmapped, or a negative errno.
+ */
+__s64 dma_unmap_all(struct container *c)
+{
+	return do_unmap(c, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL);
+}
+
+/* Is all of it huge? One line of smaps, of the VMA that holds the address. */
+static bool all_thp(const void *va, size_t size)
+{
+	unsigned long start, end, kib;
+	char line[256];
+	bool here = false, ret = false;
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	if (!f)
+		return false;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = start <= (uintptr_t)va && (uintptr_t)va < end;
+		else if (here && sscanf(line, "AnonHugePages: %lu kB", &kib) == 1)
+			ret = kib * KIB >= size;
+	}
+	fclose(f);
+	return ret;
+}
+
+/**
+ * mem_alloc() - Allocate zeroed memory of a kind
+ * @m: memory, to be freed with mem_free()
+ * @kind: kind of memory
+ * @size: bytes; for huge pages a multiple of their size
+ *
+ * Memory is aligned to 2 MiB, or to its page size where that is larger.
+ *
+ * Return: 0, or a negative errno: -ENOMEM where the machine has no memory of
+ * this kind.
+ */
+int mem_alloc(struct mem *m, enum mem_kind kind, size_t size)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1;
+
+	memset(m, 0, sizeof(*m));
+	m->size = size;
+	m->len = size + 2 * MIB;
+	if (kind == MEM_2M || kind == MEM_1G) {
+		flags |= MAP_HUGETLB;
+		flags |= (kind == MEM_2M ? 21 : 30) << MAP_HUGE_SHIFT;
+		m->len = size;
+	} else if (kind == MEM_SHARED) {
+		flags = MAP_SHARED;
+		fd = memfd_create("type1v3", MFD_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		if (ftruncate(fd, m->len)) {
+			close(fd);
+			return -errno;
+		}
+	}
+
+	m->base = mmap(NULL, m->len, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (m->base == MAP_FAILED) {
+		m->base = NULL;
+		return -errno;
+	}
+	m->va = (void *)(((uintptr_t)m->base + 2 * MIB - 1) & ~(2 * MIB - 1));
+
+	if (kind == MEM_4K || kind == MEM_SHARED) {
+		madvise(m->base, m->len, MADV_NOHUGEPAGE);
+	} else if (kind == MEM_THP) {
+		if (madvise(m->va, size, MADV_HUGEPAGE))
+			goto none;
+		memset(m->va, 0, size);
+		madvise(m->va, size, MADV_COLLAPSE);
+		if (!all_thp(m->va, size))
+			goto none;
+	}
+	return 0;
+none:
+	mem_free(m);
+	return -ENOMEM;
+}
+
+/**
+ * mem_free() - Free memory
+ * @m: memory
+ */
+void mem_free(struct mem *m)
+{
+	if (m->base)
+		munmap(m->base, m->len);
+	memset(m, 0, sizeof(*m));
+}
+
+/* Words of a pattern differ from each other, whatever the distance */
+static __u64 pattern_word(__u64 seed, size_t i)
+{
+	return (seed + i + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+/**
+ * pattern_fill() - Fill memory with a pattern
+ * @va: memory
+ * @size: bytes, a multiple of 8
+ * @seed: of the pattern; the word at byte offset n of seed s is that at offset
+ *	0 of seed s + n / 8
+ */
+void pattern_fill(void *va, size_t size, __u64 seed)
+{
+	__u64 *word = va, value = pattern_word(seed, 0);
+
+	for (size_t i = 0; i < size / 8; i++, value += 0x9e3779b97f4a7c15ULL)
+		word[i] = value;
+}
+
+/**
+ * pattern_check() - Compare memory with a pattern
+ * @va: memory
+ * @size: bytes, a multiple of 8
+ * @seed: of the pattern
+ *
+ * Return: offset of the first word that differs, or -1.
+ */
+long pattern_check(const void *va, size_t size, __u64 seed)
+{
+	const __u64 *word = va;
+	__u64 value = pattern_word(seed, 0);
+
+	for (size_t i = 0; i < size / 8; i++, value += 0x9e3779b97f4a7c15ULL) {
+		if (word[i] != value)
+			return i * 8;
+	}
+	return -1;
+}
+
+/**
+ * prng() - Next number of a reproducible sequence
+ * @state: of the sequence, anything to start with
+ */
+__u64 prng(__u64 *state)
+{
+	__u64 x = *state += 0x9e3779b97f4a7c15ULL;
+
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+	return x ^ (x >> 31);
+}
+
+static long scan_file(const char *path, const char *key)
+{
+	size_t len = strlen(key);
+	char line[256];
+	long ret = -1;
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return -1;
+	while (ret < 0 && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, key, len))
+			ret = atol(line + len);
+	}
+	fclose(f);
+	return ret;
+}
+
+/**
+ * locked_pages() - Locked memory of this process
+ *
+ * Return: pages, or -1.
+ */
+long locked_pages(void)
+{
+	long kib = scan_file("/proc/self/status", "VmLck:");
+
+	return kib < 0 ? -1 : kib / 4;
+}
+
+/**
+ * pinned_pages() - Pages pinned with FOLL_PIN now, in the whole system
+ *
+ * Return: pages, or -1 where the kernel does not tell.
+ */
+long pinned_pages(void)
+{
+	long acquired, released;
+	int fd = open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC);
+
+	/* without a refresh the counters of other CPUs lag by a second */
+	if (fd < 0)
+		return -1;
+	if (write(fd, "1", 1) != 1) {
+		close(fd);
+		return -1;
+	}
+	close(fd);
+
+	acquired = scan_file("/proc/vmstat", "nr_foll_pin_acquired ");
+	released = scan_file("/proc/vmstat", "nr_foll_pin_released ");
+	if (acquired < 0 || released < 0)
+		return -1;
+	return acquired - released;
+}
+
+/**
+ * drop_ipc_lock() - Give up CAP_IPC_LOCK, which exempts from RLIMIT_MEMLOCK
+ */
+int drop_ipc_lock(void)
+{
+	struct __user_cap_header_struct hdr = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &hdr, data))
+		return -errno;
+	data[0].effective &= ~(1U << CAP_IPC_LOCK);
+	data[0].permitted &= ~(1U << CAP_IPC_LOCK);
+	if (syscall(SYS_capset, &hdr, data))
+		return -errno;
+	return 0;
+}
+
+static int write_file(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, value, strlen(value)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/**
+ * pci_write() - Write to an attribute of a PCI device
+ * @bdf: PCI address
+ * @attr: name of the attribute
+ * @value: value
+ */
+int pci_write(const char *bdf, const char *attr, const char *value)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, attr);
+	return write_file(path, value);
+}
+
+/**
+ * pci_rescan_bind() - Find a removed device again and give it to vfio-pci
+ * @bdf: PCI address; no other driver may want the device
+ */
+int pci_rescan_bind(const char *bdf)
+{
+	int ret = write_file("/sys/bus/pci/rescan", "1");
+
+	if (!ret)
+		ret = pci_write(bdf, "driver_override", "vfio-pci");
+	if (!ret)
+		ret = write_file("/sys/bus/pci/drivers_probe", bdf);
+	return ret;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the type1v3 selftests share: a container with its groups, memory of
+ * every kind a program maps, counters of pinned and locked pages, and a small
+ * polled NVMe driver that is the DMA engine.
+ *
+ * Functions that return int give 0 or a negative errno unless they say
+ * otherwise. None of them prints or fails a test: that is for the tests.
+ */
+#ifndef TYPE1V3_LIB_H
+#define TYPE1V3_LIB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <linux/vfio.h>
+#include <linux/vfio_type1v3.h>
+
+#define KIB		1024UL
+#define MIB		(1024UL * KIB)
+#define GIB		(1024UL * MIB)
+#define PAGE		(4 * KIB)
+
+#define RW		(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
+#define RO		VFIO_DMA_MAP_FLAG_READ
+#define WO		VFIO_DMA_MAP_FLAG_WRITE
+
+/*
+ * IOVAs. A 39-bit VT-d has room for all of them, none is near the MSI window,
+ * and TEST_IOVA is aligned for every superpage.
+ */
+#define TEST_IOVA	(128 * GIB)
+#define OTHER_IOVA	(256 * GIB)
+#define NVME_IOVA	(500 * GIB)
+#define MSI_IOVA	0xfee00000UL
+
+/* The PCI addresses come from the environment; the run script sets them. */
+#define ENV_NVME	"TYPE1V3_NVME0"	/* DMA engine */
+#define ENV_NVME2	"TYPE1V3_NVME1"	/* one more, in a group of its own */
+#define ENV_BAR		"TYPE1V3_BAR"	/* device with memory behind BAR 2 */
+
+#define MAX_GROUPS	4
+
+struct container {
+	int fd;
+	int ngroups;
+	struct {
+		int fd;
+		char bdf[16];
+	} group[MAX_GROUPS];
+};
+
+/* Every capability of VFIO_IOMMU_GET_INFO, flattened. */
+struct container_info {
+	__u64 pgsizes;
+	__u32 flags;
+	bool has_avail, has_migration, has_own;
+	__u32 avail;
+	int nranges;			/* -1: no such capability */
+	struct vfio_iova_range range[16];
+	struct vfio_iommu_type1v3_info_cap_usage own;
+};
+
+bool is_v3(unsigned long type);
+bool type1_is_old(void);
+int wrap_errno(unsigned long type);
+
+void container_init(struct container *c);
+int container_open(struct container *c, unsigned long type, const char *bdf);
+int container_attach(struct container *c, const char *bdf);
+int container_detach(struct container *c, const char *bdf);
+int container_device(struct container *c, const char *bdf);
+void container_close(struct container *c);
+int container_info(struct container *c, struct container_info *info);
+int dma_map(struct container *c, __u64 iova, const void *vaddr,
+	    __u64 size, __u32 flags);
+__s64 dma_unmap(struct container *c, __u64 iova, __u64 size);
+__s64 dma_unmap_all(struct container *c);
+
+enum mem_kind {
+	MEM_4K,		/* anonymous, small pages only */
+	MEM_THP,	/* anonymous, transparent huge pages only */
+	MEM_2M,		/* hugetlbfs */
+	MEM_1G,		/* hugetlbfs */
+	MEM_SHARED,	/* a shared file, in memory */
+};
+
+struct mem {
+	__u8 *va;
+	size_t size;
+	void *base;	/* what to munmap */
+	size_t len;
+};
+
+int mem_alloc(struct mem *m, enum mem_kind kind, size_t size);
+void mem_free(struct mem *m);
+void pattern_fill(void *va, size_t size, __u64 seed);
+long pattern_check(const void *va, size_t size, __u64 seed);
+__u64 prng(__u64 *state);
+
+long locked_pages(void);
+long pinned_pages(void);
+int drop_ipc_lock(void);
+int pci_write(const char *bdf, const char *attr, const char *value);
+int pci_rescan_bind(const char *bdf);
+
+#define NVME_MAX_PAGES	128	/* of one transfer */
+
+enum probe { PROBE_OK, PROBE_FAULT };
+
+struct nvme_queue {
+	volatile __u8 *sq, *cq;
+	unsigned int id, tail, head, phase;
+};
+
+struct nvme {
+	struct container *c;
+	int fd;				/* VFIO device */
+	volatile __u8 *bar;
+	size_t bar_size;
+	struct mem mem;			/* queues, PRP list and buffer */
+	__u64 iova;			/* of mem */
+	unsigned int db_stride;
+	struct nvme_queue admin, io;
+	__u16 cid;
+};
+
+void nvme_init(struct nvme *n);
+int nvme_open(struct nvme *n, struct container *c, const char *bdf,
+	      __u64 iova);
+int nvme_map(struct nvme *n);
+int nvme_reset(struct nvme *n);
+void nvme_close(struct nvme *n);
+int nvme_dma_write(struct nvme *n, const __u64 *iova, unsigned int npages,
+		   const void *data);
+int nvme_dma_read(struct nvme *n, const __u64 *iova, unsigned int npages,
+		  void *data);
+int nvme_probe_read(struct nvme *n, __u64 iova);
+int nvme_probe_write(struct nvme *n, __u64 iova, void *vaddr);
+
+#endif
