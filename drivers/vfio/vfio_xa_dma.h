@@ -16,6 +16,7 @@
 #define __VFIO_XA_DMA_H
 
 #include <linux/bits.h>
+#include <linux/limits.h>
 #include <linux/mm.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
@@ -32,7 +33,7 @@
  */
 #define VFIO_XA_DMA_FLAG_BITS		(PAGE_SHIFT - 1)
 #define VFIO_XA_DMA_FLAG_MASK		(BIT(VFIO_XA_DMA_FLAG_BITS) - 1)
-#define VFIO_XA_DMA_LAST_INDEX		(U64_MAX >> PAGE_SHIFT)
+#define VFIO_XA_DMA_LAST_INDEX		(ULONG_MAX >> PAGE_SHIFT)
 
 #define VFIO_XA_DMA_READ		BIT(0)	/* device may read */
 #define VFIO_XA_DMA_WRITE		BIT(1)	/* device may write */

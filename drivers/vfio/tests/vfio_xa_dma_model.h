@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A model of the store of DMA mappings, and a program of random steps which
+ * are done to both and compared after each.
+ *
+ * Included by the KUnit suite and by the programs in tools/testing/vfio_xa_dma,
+ * which say how allocations are made to fail:
+ *
+ *	model_fail_nth(n)	the nth allocation from now on fails, 0: none
+ *	model_forbid(on)	no allocation succeeds, and one which is not
+ *				opportunistic is an error
+ *	model_forbidden()	how many such errors there were
+ *	model_extra_check(t)	what else there is to check after a step
+ *
+ * The model is an array of segments in order. It is the list of what was asked
+ * for, cut where that was, and knows nothing of blocks or of joining.
+ */
+#ifndef __VFIO_XA_DMA_MODEL_H
+#define __VFIO_XA_DMA_MODEL_H
+
+#include "../vfio_xa_dma.h"
+
+#define MODEL_SEGMENTS	4096
+#define MODEL_HELD	8
+
+/* A range which is PENDING or UNMAPPING: it needs no prepare. */
+struct model_held {
+	unsigned long first, last, flag;
+};
+
+struct model {
+	struct vfio_xa_dma store;
+	unsigned int nr;
+	unsigned int nr_held;
+	struct model_held held[MODEL_HELD];
+	unsigned long next_delta;
+
+	/* Where random numbers come from: a file, or a seed. */
+	const u8 *data, *end;
+	u64 seed;
+
+	struct vfio_xa_dma_run seg[MODEL_SEGMENTS];
+};
+
+#define model_expect(m, cond)						\
+	({								\
+		bool __ok = (cond);					\
+									\
+		if (!__ok)						\
+			pr_err("model: line %d: not true: %s\n", __LINE__, #cond); \
+		__ok;							\
+	})
+
+#define model_require(m, cond)						\
+	do {								\
+		if (!model_expect(m, cond))				\
+			return -EINVAL;					\
+	} while (0)
+
+static bool model_done(const struct model *m)
+{
+	return m->data && m->data == m->end;
+}
+
+static u8 model_byte(struct model *m)
+{
+	if (m->data)
+		return m->data < m->end ? *m->data++ : 0;
+	m->seed ^= m->seed << 13;
+	m->seed ^= m->seed >> 7;
+	m->seed ^= m->seed << 17;
+	return m->seed >> 32;
+}
+
+/* Operations on the model. */
+
+/* The first segment which ends at or after @index. */
+static unsigned int model_find(const struct model *m, unsigned long index)
+{
+	unsigned int lo = 0, hi = m->nr;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (m->seg[mid].last < index)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Make a segment begin at @index if one covers it. */
+static void model_cut(struct model *m, unsigned long index)
+{
+	unsigned int i = model_find(m, index);
+
+	if (i == m->nr || m->seg[i].first >= index)
+		return;
+	memmove(&m->seg[i + 1], &m->seg[i], (m->nr - i) * sizeof(m->seg[0]));
+	m->nr++;
+	m->seg[i].last = index - 1;
+	m->seg[i + 1].first = index;
+}
+
+static void model_cut_out(struct model *m, unsigned long first, unsigned long last)
+{
+	model_cut(m, first);
+	if (last < VFIO_XA_DMA_LAST_INDEX)
+		model_cut(m, last + 1);
+}
+
+static bool model_overlaps(const struct model *m, unsigned long first,
+			   unsigned long last)
+{
+	unsigned int i = model_find(m, first);
+
+	return i < m->nr && m->seg[i].first <= last;
+}
+
+static void model_insert(struct model *m, unsigned long first, unsigned long last,
+			 unsigned long word)
+{
+	unsigned int i = model_find(m, first);
+
+	memmove(&m->seg[i + 1], &m->seg[i], (m->nr - i) * sizeof(m->seg[0]));
+	m->nr++;
+	m->seg[i] = (struct vfio_xa_dma_run) { first, last, word };
+}
+
+static void model_erase(struct model *m, unsigned long first, unsigned long last)
+{
+	unsigned int i, j;
+
+	model_cut_out(m, first, last);
+	i = model_find(m, first);
+	for (j = i; j < m->nr && m->seg[j].last <= last; j++)
+		;
+	memmove(&m->seg[i], &m->seg[j], (m->nr - j) * sizeof(m->seg[0]));
+	m->nr -= j - i;
+}
+
+static void model_change(struct model *m, unsigned long first, unsigned long last,
+			 unsigned long clear, unsigned long set)
+{
+	unsigned int i;
+
+	model_cut_out(m, first, last);
+	for (i = model_find(m, first); i < m->nr && m->seg[i].last <= last; i++)
+		m->seg[i].word = (m->seg[i].word & ~clear) | set;
+}
+
+/* The pages with equal words around segment @i: sets *@run, returns the next. */
+static unsigned int model_run(const struct model *m, unsigned int i,
+			      struct vfio_xa_dma_run *run)
+{
+	*run = m->seg[i];
+	for (i++; i < m->nr && m->seg[i].first == run->last + 1 &&
+	     m->seg[i].word == run->word; i++)
+		run->last = m->seg[i].last;
+	return i;
+}
+
+/* Does any page of the range belong to somebody who counts on it? */
+static bool model_is_held(const struct model *m, unsigned long first,
+			  unsigned long last)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->nr_held; i++)
+		if (m->held[i].first <= last && m->held[i].last >= first)
+			return true;
+	return false;
+}
+
+/* The comparison. */
+
+static int model_compare_at(struct model *m, unsigned long index)
+{
+	struct vfio_xa_dma_run run, got;
+	unsigned int i = model_find(m, index);
+	bool present = i < m->nr && m->seg[i].first <= index;
+
+	model_require(m, vfio_xa_dma_load(&m->store, index) ==
+			 (present ? m->seg[i].word : 0));
+	model_require(m, vfio_xa_dma_run_at(&m->store, index, &got) == present);
+	if (!present)
+		return 0;
+	while (i && m->seg[i - 1].last + 1 == m->seg[i].first &&
+	       m->seg[i - 1].word == m->seg[i].word)
+		i--;
+	model_run(m, i, &run);
+	model_require(m, run.first == got.first && run.last == got.last &&
+			 run.word == got.word);
+	return 0;
+}
+
+static int model_compare(struct model *m)
+{
+	struct vfio_xa_dma_run run, got;
+	unsigned long npages = 0, index = 0;
+	unsigned int i = 0;
+
+	model_require(m, !vfio_xa_dma_validate(&m->store));
+	while (i < m->nr) {
+		i = model_run(m, i, &run);
+		npages += run.last - run.first + 1;
+		model_require(m, vfio_xa_dma_next(&m->store, index,
+						  VFIO_XA_DMA_LAST_INDEX, &got));
+		model_require(m, got.first == run.first && got.last == run.last &&
+				 got.word == run.word);
+		index = run.last + 1;
+	}
+	model_require(m, index > VFIO_XA_DMA_LAST_INDEX ||
+			 !vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX, &got));
+	model_require(m, vfio_xa_dma_npages(&m->store) == npages);
+	model_require(m, vfio_xa_dma_empty(&m->store) == !npages);
+	model_require(m, npages || !vfio_xa_dma_footprint(&m->store));
+	return model_extra_check(m);
+}
+
+/* What the steps are made of. */
+
+/* An interesting place: the edge of a segment, or near that of a block. */
+static unsigned long model_index(struct model *m)
+{
+	static const u8 orders[] = { 0, 6, 9, 12, 18, 24, 30, 36, 42, 48, 52 };
+	u8 how = model_byte(m), arg = model_byte(m);
+	unsigned long index;
+
+	if (m->nr && how & 0x80) {
+		const struct vfio_xa_dma_run *seg = &m->seg[(how & 0x7f) * 31 % m->nr];
+
+		index = arg & 0x80 ? seg->last : seg->first;
+		if (arg & 0x40)
+			index += arg & 0x3f;
+		else
+			index -= arg & 0x3f;
+	} else {
+		unsigned int order = orders[how % ARRAY_SIZE(orders)];
+
+		index = order ? 1UL << order : 0;
+		if (how & 0x40)
+			index -= arg;
+		else
+			index += (unsigned long)arg << (how / ARRAY_SIZE(orders) % 3 * 4);
+	}
+	return index & VFIO_XA_DMA_LAST_INDEX;
+}
+
+static void model_range(struct model *m, unsigned long *first, unsigned long *last)
+{
+	u8 how = model_byte(m);
+	unsigned long more;
+
+	*first = model_index(m);
+	if (how < 0x60)			/* one page */
+		more = 0;
+	else if (how < 0xa0)		/* a few */
+		more = how & 0x3f;
+	else if (how < 0xe0)		/* a power of two of them, or one off */
+		more = (1UL << (model_byte(m) % 44)) - 1 + (how % 4 == 1) - (how % 4 == 2);
+	else				/* a whole block */
+		more = BIT((how & 7) * 6) - 1;
+	if (how >= 0xe0 && how & 8)
+		*first &= ~more;
+	*last = more > VFIO_XA_DMA_LAST_INDEX - *first ? VFIO_XA_DMA_LAST_INDEX : *first + more;
+}
+
+static unsigned long model_word(struct model *m)
+{
+	static const unsigned long flags[] = {
+		VFIO_XA_DMA_READ,
+		VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE,
+		VFIO_XA_DMA_READ | VFIO_XA_DMA_IOMMU_MAPPED,
+		VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG,
+	};
+	u8 b = model_byte(m);
+	unsigned long delta = b & 3;
+
+	if (b & 4)
+		delta = ++m->next_delta;
+	if (b & 8)
+		delta = -delta;
+	return vfio_xa_dma_word(0, delta << PAGE_SHIFT, flags[b >> 6]);
+}
+
+/* The commits: they must neither fail nor allocate. */
+
+static int model_commit_erase(struct model *m, unsigned long first, unsigned long last)
+{
+	model_forbid(true);
+	vfio_xa_dma_erase(&m->store, first, last);
+	model_forbid(false);
+	model_require(m, !model_forbidden());
+	model_erase(m, first, last);
+	return 0;
+}
+
+static int model_commit_change(struct model *m, unsigned long first, unsigned long last,
+			       unsigned long clear, unsigned long set, bool forbid)
+{
+	model_forbid(forbid);
+	vfio_xa_dma_change(&m->store, first, last, clear, set);
+	model_forbid(false);
+	model_require(m, !model_forbidden());
+	model_change(m, first, last, clear, set);
+	return 0;
+}
+
+/* The steps. */
+
+static int model_do_insert(struct model *m, unsigned long first, unsigned long last,
+			   unsigned long word, unsigned int fail)
+{
+	int err;
+
+	if (m->nr > MODEL_SEGMENTS / 2)
+		return 0;
+	model_fail_nth(fail);
+	err = vfio_xa_dma_insert(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
+	model_fail_nth(0);
+	if (model_overlaps(m, first, last)) {
+		model_require(m, err == -EEXIST);
+		return 0;
+	}
+	if (fail && err) {
+		model_require(m, err == -ENOMEM);
+		return 0;
+	}
+	model_require(m, !err);
+	model_insert(m, first, last, word);
+	if (word & VFIO_XA_DMA_PENDING)
+		m->held[m->nr_held++] = (struct model_held) { first, last,
+							      VFIO_XA_DMA_PENDING };
+	return 0;
+}
+
+static int model_step_insert(struct model *m, unsigned int fail)
+{
+	unsigned long first, last, word;
+
+	model_range(m, &first, &last);
+	word = model_word(m);
+	if (model_byte(m) & 1 && m->nr_held < MODEL_HELD)
+		word |= VFIO_XA_DMA_PENDING;
+	return model_do_insert(m, first, last, word, fail);
+}
+
+/* Pages at a distance, with equal words or not. */
+static int model_step_stride(struct model *m)
+{
+	unsigned long index = model_index(m), word = model_word(m);
+	u8 shape = model_byte(m), n = model_byte(m);
+	unsigned long stride = 1UL << (shape % 32);
+	int err;
+
+	stride += shape >> 6;
+	for (; n && index <= VFIO_XA_DMA_LAST_INDEX - stride; n--, index += stride) {
+		err = model_do_insert(m, index, index, word, 0);
+		if (err)
+			return err;
+		if (shape & 0x20)
+			word = vfio_xa_dma_word(0, ++m->next_delta << PAGE_SHIFT,
+						VFIO_XA_DMA_READ);
+	}
+	return 0;
+}
+
+static int model_step_erase(struct model *m, unsigned int fail)
+{
+	unsigned long first, last;
+	int err;
+
+	model_range(m, &first, &last);
+	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2)
+		return 0;
+	model_fail_nth(fail);
+	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
+	model_fail_nth(0);
+	if (fail && err) {
+		model_require(m, err == -ENOMEM);
+		return 0;
+	}
+	model_require(m, !err);
+	return model_commit_erase(m, first, last);
+}
+
+/* Pages at a distance. */
+static int model_step_erase_stride(struct model *m)
+{
+	unsigned long index = model_index(m);
+	u8 shape = model_byte(m), n = model_byte(m);
+	unsigned long stride = 1UL << (shape % 32);
+	int err;
+
+	stride += shape >> 6;
+	for (; n && index <= VFIO_XA_DMA_LAST_INDEX - stride; n--, index += stride) {
+		if (model_is_held(m, index, index) || m->nr > MODEL_SEGMENTS / 2)
+			continue;
+		err = vfio_xa_dma_prepare(&m->store, index, index,
+					  GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		model_require(m, !err);
+		err = model_commit_erase(m, index, index);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int model_step_change(struct model *m, unsigned int fail)
+{
+	static const unsigned long flags[] = {
+		VFIO_XA_DMA_VADDR_INVALID, VFIO_XA_DMA_BIG,
+		VFIO_XA_DMA_WRITE, VFIO_XA_DMA_UNMAPPING,
+	};
+	unsigned long first, last, flag;
+	u8 how;
+	int err;
+
+	model_range(m, &first, &last);
+	how = model_byte(m);
+	flag = flags[how & 3];
+	if (flag == VFIO_XA_DMA_UNMAPPING) {
+		/* Holes would not be held. */
+		unsigned int i = model_find(m, first);
+
+		if (!model_overlaps(m, first, last))
+			return 0;
+		first = max(first, m->seg[i].first);
+		last = min(last, m->seg[i].last);
+	}
+	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2 ||
+	    m->nr_held == MODEL_HELD)
+		return 0;
+	model_fail_nth(fail);
+	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
+	model_fail_nth(0);
+	if (fail && err) {
+		model_require(m, err == -ENOMEM);
+		return 0;
+	}
+	model_require(m, !err);
+	if (flag == VFIO_XA_DMA_UNMAPPING)
+		m->held[m->nr_held++] = (struct model_held) { first, last, flag };
+	else if (how & 4)
+		return model_commit_change(m, first, last, flag, VFIO_XA_DMA_READ, how & 8);
+	return model_commit_change(m, first, last, 0, flag, how & 8);
+}
+
+/* Let go of what is PENDING or UNMAPPING, one way or the other. */
+static int model_step_release(struct model *m)
+{
+	unsigned int i = model_byte(m);
+	struct model_held held;
+
+	if (!m->nr_held)
+		return 0;
+	held = m->held[i / 2 % m->nr_held];
+	m->held[i / 2 % m->nr_held] = m->held[--m->nr_held];
+	if (i & 1)
+		return model_commit_erase(m, held.first, held.last);
+	return model_commit_change(m, held.first, held.last, held.flag, 0, i & 0x80);
+}
+
+static int model_step_lookup(struct model *m)
+{
+	unsigned long first, last;
+	struct vfio_xa_dma_run got, run;
+	unsigned int i;
+	bool any;
+	int err;
+
+	model_range(m, &first, &last);
+	err = model_compare_at(m, first);
+	if (!err)
+		err = model_compare_at(m, last);
+	if (err)
+		return err;
+
+	any = model_overlaps(m, first, last);
+	model_require(m, vfio_xa_dma_next(&m->store, first, last, &got) == any);
+	if (!any)
+		return 0;
+	i = model_find(m, first);
+	model_run(m, i, &run);
+	model_require(m, got.first == (run.first < first ? first : run.first) &&
+			 got.last == (run.last > last ? last : run.last) &&
+			 got.word == run.word);
+	return 0;
+}
+
+static int model_step(struct model *m)
+{
+	u8 op = model_byte(m);
+	unsigned int fail = op & 0x80 ? 1 + (op >> 4 & 7) * (op & 0x40 ? 3 : 1) : 0;
+	int err;
+
+	switch (op & 0xf) {
+	case 0 ... 3:
+		err = model_step_insert(m, fail);
+		break;
+	case 4:
+		err = model_step_stride(m);
+		break;
+	case 5 ... 7:
+		err = model_step_erase(m, fail);
+		break;
+	case 8:
+		err = model_step_erase_stride(m);
+		break;
+	case 9 ... 10:
+		err = model_step_change(m, fail);
+		break;
+	case 11 ... 13:
+		err = model_step_release(m);
+		break;
+	default:
+		err = model_step_lookup(m);
+		break;
+	}
+	return err ?: model_compare(m);
+}
+
+static void model_init(struct model *m, u64 seed, const u8 *data, size_t size)
+{
+	memset(m, 0, sizeof(*m));
+	vfio_xa_dma_init(&m->store);
+	m->seed = seed * 0x9e3779b97f4a7c15 | 1;
+	m->data = data;
+	m->end = data ? data + size : NULL;
+}
+
+static int model_fini(struct model *m)
+{
+	vfio_xa_dma_destroy(&m->store);
+	m->nr = 0;
+	return model_compare(m);
+}
+
+#endif /* __VFIO_XA_DMA_MODEL_H */
