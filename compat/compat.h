@@ -39,6 +39,7 @@
 /* Typed allocation came with 7.0, and to 6.12 in the middle of its life. */
 #ifndef kzalloc_obj
 #define kzalloc_obj(obj, gfp)		kzalloc(sizeof(obj), gfp)
+#define kmalloc_obj(obj, gfp)		kmalloc(sizeof(obj), gfp)
 #endif
 
 /* follow_pfnmap_start() does not tell the size of the entry that it found. */

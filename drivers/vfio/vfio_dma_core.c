@@ -203,17 +203,18 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_uncharge, "VFIO_DMA");
 /**
  * vfio_dma_pin_start() - prepare to pin a range of the owner's memory
  * @pin: state to initialise; vfio_dma_pin_finish() must follow
- * @owner: owner of the mappings
+ * @mm: the owner's address space; if it is not the caller's own, the caller
+ *	keeps its mm_users from dropping to zero
  * @vaddr: page aligned address of the range
  * @npages: its length in pages, not 0
  * @write: the device will write to it
  *
  * Context: Process context, may sleep.
  */
-void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct vfio_dma_owner *owner,
+void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct mm_struct *mm,
 			unsigned long vaddr, unsigned long npages, bool write)
 {
-	pin->owner = owner;
+	pin->mm = mm;
 	pin->vaddr = vaddr;
 	pin->npages = npages;
 	pin->gup_flags = FOLL_LONGTERM | (write ? FOLL_WRITE : 0);
@@ -340,15 +341,14 @@ static int vfio_dma_pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
  * @pin: state; all extents of the last step have been taken
  *
  * Context: Process context, may sleep for as long as user space needs to
- * provide a page.  Takes and releases mmap_lock.  If the caller is not the
- * owner it keeps the owner's mm_users from dropping to zero.
+ * provide a page.  Takes and releases mmap_lock.
  * Return: 0; -EFAULT if there is no memory, or none that may be written to, at
  * the address, or it is a VM_PFNMAP mapping of ordinary pages; -EINTR or
  * -ERESTARTSYS on a fatal signal; -ENOMEM or what else get_user_pages() returns.
  */
 int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 {
-	struct mm_struct *mm = pin->owner->mm;
+	struct mm_struct *mm = pin->mm;
 	unsigned long n = min_t(unsigned long, pin->npages, pin->max);
 	long ret;
 
@@ -834,9 +834,11 @@ bool vfio_dma_lookup(struct vfio_dma_space *space, dma_addr_t iova,
 	if (!extent->pfn)
 		return false;
 
-	while (n < npages &&
-	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == extent->pfn + n)
-		n++;
+	while (n < npages && vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) ==
+			     extent->pfn + n) {
+		if (!(++n % 4096))
+			cond_resched();
+	}
 	extent->npages = n;
 	extent->pfnmap = false;
 	return true;
@@ -904,11 +906,11 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 
 	lockdep_assert_held(space->lock);
 
-	for (; npages; npages -= extent.npages,
-		       iova += extent.npages << PAGE_SHIFT) {
+	for (; npages; npages -= extent.npages) {
 		if (WARN_ON_ONCE(!vfio_dma_lookup(space, iova, npages,
 						  &extent))) {
 			extent.npages = 1;
+			iova += PAGE_SIZE;
 			continue;
 		}
 
@@ -916,6 +918,7 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 		list_for_each_entry(domain, &space->domains, next)
 			safe &= vfio_dma_domain_unmap_fast(domain, iova,
 							   extent.npages);
+		iova += extent.npages << PAGE_SHIFT;
 		if (!pinned || !safe)
 			continue;
 
@@ -1015,7 +1018,7 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	if (!vfio_dma_domain_linear(domain, iova, npages, &phys))
 		return 0;
 
-	lost = kmalloc(sizeof(*lost), gfp);
+	lost = kmalloc_obj(*lost, gfp);
 
 	unmapped = iommu_unmap(domain->domain, iova, size);
 	if (WARN_ONCE(unmapped != size,

@@ -55,7 +55,7 @@ struct vfio_dma_extent {
 
 /**
  * struct vfio_dma_pin - state of pinning a range of user memory step by step
- * @owner: whose memory
+ * @mm: whose memory
  * @vaddr: address of the next page to pin
  * @npages: pages left to pin
  * @gup_flags: FOLL_LONGTERM, FOLL_WRITE
@@ -70,7 +70,7 @@ struct vfio_dma_extent {
  * Local to its caller, needs no lock.
  */
 struct vfio_dma_pin {
-	struct vfio_dma_owner *owner;
+	struct mm_struct *mm;
 	unsigned long vaddr;
 	unsigned long npages;
 	unsigned int gup_flags;
@@ -83,7 +83,7 @@ struct vfio_dma_pin {
 	struct page *inline_pages[VFIO_DMA_PIN_INLINE];
 };
 
-void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct vfio_dma_owner *owner,
+void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct mm_struct *mm,
 			unsigned long vaddr, unsigned long npages, bool write);
 int vfio_dma_pin_step(struct vfio_dma_pin *pin);
 bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
@@ -125,7 +125,7 @@ struct vfio_dma_domain {
  *	top bit of @npages marks pages to be dirtied
  */
 struct vfio_dma_space {
-	struct mutex *lock;
+	struct mutex *lock;	/* the backend's */
 	struct list_head domains;
 	unsigned long pgsize_bitmap;
 	unsigned long superpage;

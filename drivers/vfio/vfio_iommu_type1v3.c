@@ -24,6 +24,7 @@
  */
 
 #include <linux/iommu.h>
+#include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -60,14 +61,29 @@ MODULE_PARM_DESC(alias_type1,
 /* Pages that are unmapped before looking for a fatal signal */
 #define VFIO_TYPE1V3_UNMAP_WINDOW	SZ_256K
 
+/* As type1: bits of a user's dirty bitmap, and its size in bytes */
+#define VFIO_TYPE1V3_BITMAP_BITS_MAX	((u64)INT_MAX)
+#define VFIO_TYPE1V3_BITMAP_BYTES(bits)	(ALIGN(bits, BITS_PER_TYPE(u64)) / BITS_PER_BYTE)
+#define VFIO_TYPE1V3_BITMAP_BYTES_MAX \
+	VFIO_TYPE1V3_BITMAP_BYTES(VFIO_TYPE1V3_BITMAP_BITS_MAX)
+
+/* How often a driver is asked to let go of pages that are to be unmapped */
+#define VFIO_TYPE1V3_RELEASE_RETRIES	10
+
+/* A page that emulated devices have pinned: page frame and number of pins */
+#define VFIO_TYPE1V3_PIN_COUNT_BITS	23
+#define VFIO_TYPE1V3_PIN_COUNT_MAX	(BIT(VFIO_TYPE1V3_PIN_COUNT_BITS) - 1)
+
 /**
  * struct vfio_type1v3_group - an IOMMU group in a container
- * @next: in &vfio_type1v3_domain.groups
+ * @next: in &vfio_type1v3_domain.groups or &vfio_type1v3.emulated
  * @iommu_group: the group
+ * @dirties_unseen: its devices write to memory that they have not pinned
  */
 struct vfio_type1v3_group {
 	struct list_head next;
 	struct iommu_group *iommu_group;
+	bool dirties_unseen;
 };
 
 /**
@@ -87,37 +103,56 @@ struct vfio_type1v3_domain {
  * @next: in &vfio_type1v3.maps
  * @first: first IOVA page
  * @mapped: pages from @first on that are pinned and in the IO page tables
+ * @lost: what had been mapped went with the last domain
  */
 struct vfio_type1v3_map {
 	struct list_head next;
 	unsigned long first;
 	unsigned long mapped;
+	bool lost;
 };
 
 /**
  * struct vfio_type1v3 - a container
- * @lock: protects everything but @id, @users and @rcu
+ * @lock: protects everything but @devices_lock, @id, @users and @rcu
  * @store: what is mapped
  * @space: the IOMMU domains
  * @owner: whose memory is mapped; set while @store is not empty
  * @maps: list of struct vfio_type1v3_map
  * @ranges: valid IOVA ranges, ascending; %NULL if anything is valid
  * @nr_ranges: length of @ranges
+ * @emulated: groups without an IOMMU, list of struct vfio_type1v3_group
+ * @nr_unseen: groups that dirty memory unseen
+ * @devices_lock: held while drivers are told of an unmap
+ * @devices: open devices that pin pages, list of struct vfio_device; changes
+ *	with @devices_lock and @lock held
+ * @pins: IOVA page to page frame and number of pins of emulated devices
+ * @nr_pins: entries in @pins
+ * @vaddr_invalid: pages whose user memory is gone until it is updated
+ * @dirty_tracking: VFIO_IOMMU_DIRTY_PAGES_FLAG_START was last
  * @released: VFIO has let go of the container
  * @id: index in vfio_type1v3_containers
  * @users: VFIO itself, and every call that is in progress
  * @rcu: for freeing
  *
- * Lock order: the VFIO core's locks, @lock, mmap_lock.
+ * Lock order: the VFIO core's locks, @devices_lock, @lock, mmap_lock.
  */
 struct vfio_type1v3 {
-	struct mutex lock;
+	struct mutex lock;	/* everything, see above */
 	struct vfio_xa_dma store;
 	struct vfio_dma_space space;
 	struct vfio_dma_owner owner;
 	struct list_head maps;
 	struct vfio_iova_range *ranges;
 	unsigned int nr_ranges;
+	struct list_head emulated;
+	unsigned int nr_unseen;
+	struct mutex devices_lock;	/* drivers' callbacks */
+	struct list_head devices;
+	struct xarray pins;
+	unsigned long nr_pins;
+	unsigned long vaddr_invalid;
+	bool dirty_tracking;
 	bool released;
 	u32 id;
 	refcount_t users;
@@ -154,6 +189,8 @@ static void vfio_type1v3_put(struct vfio_type1v3 *container)
 	vfio_xa_dma_destroy(&container->store);
 	vfio_dma_owner_clear(&container->owner);
 	vfio_dma_space_destroy(&container->space);
+	xa_destroy(&container->pins);
+	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
 	kfree_rcu(container, rcu);
 }
@@ -200,6 +237,32 @@ static bool vfio_type1v3_iova_valid(const struct vfio_type1v3 *container,
 			return true;
 
 	return !container->ranges;
+}
+
+static unsigned long vfio_type1v3_count_pins(struct vfio_type1v3 *container,
+					     unsigned long first,
+					     unsigned long last)
+{
+	unsigned long index = first, n = 0;
+	void *entry;
+
+	if (!container->nr_pins)
+		return 0;
+	xa_for_each_range(&container->pins, index, entry, first, last) {
+		n++;
+		cond_resched();
+	}
+	return n;
+}
+
+/* Change flags of pages that are not known to be a run of their own. */
+static void vfio_type1v3_change(struct vfio_type1v3 *container,
+				unsigned long first, unsigned long last,
+				unsigned long clear, unsigned long set)
+{
+	vfio_xa_dma_prepare(&container->store, first, last,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_change(&container->store, first, last, clear, set);
 }
 
 /* Nobody owns a container without mappings, so the next one to map can be anybody. */
@@ -288,6 +351,7 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
  * Returns how many are, or will be, unpinned.
  */
 static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
+					      struct vfio_dma_space *space,
 					      unsigned long first,
 					      unsigned long last)
 {
@@ -298,14 +362,31 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 		if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, first,
 						   last, &run)))
 			break;
-		unpinned += vfio_dma_unmap(&container->space,
-					   vfio_type1v3_iova(run.first),
+		unpinned += vfio_dma_unmap(space, vfio_type1v3_iova(run.first),
 					   vfio_type1v3_run_pages(&run),
 					   !(run.word & VFIO_XA_DMA_PFNMAP),
 					   run.word & VFIO_XA_DMA_WRITE);
 		first = run.last + 1;
 	} while (run.last != last);
 	return unpinned;
+}
+
+static unsigned long vfio_type1v3_count_invalid(struct vfio_type1v3 *container,
+						unsigned long first,
+						unsigned long last)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long n = 0;
+
+	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+		if (run.word & VFIO_XA_DMA_VADDR_INVALID)
+			n += vfio_type1v3_run_pages(&run);
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+		cond_resched();
+	}
+	return n;
 }
 
 /* Unmap a run, or as much around it as must go.  Counts pages and unpinned. */
@@ -336,17 +417,67 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 	vfio_xa_dma_prepare(&container->store, first, last,
 			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 
-	*unpinned += vfio_type1v3_unmap_iommu(container, first, last);
+	*unpinned += vfio_type1v3_unmap_iommu(container, &container->space,
+					      first, last);
 	if (ret) {
 		vfio_dma_unmap_flush(&container->space);
 		vfio_dma_forget_lost(&container->space);
 	}
 
+	if (container->vaddr_invalid)
+		container->vaddr_invalid -=
+			vfio_type1v3_count_invalid(container, first, last);
 	vfio_xa_dma_erase(&container->store, first, last);
 	run->first = first;
 	run->last = last;
 	*npages += last - first + 1;
 	return ret;
+}
+
+/*
+ * Have the drivers of emulated devices unpin what they have pinned of
+ * [@first, @last].  The mutex is dropped while they do; no new pins are made in
+ * the meantime, and there are none when it returns.
+ */
+static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
+				      unsigned long first, unsigned long last)
+{
+	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES;
+	unsigned long index = first, pos = first;
+	struct vfio_xa_dma_run run;
+	struct vfio_device *device;
+
+	while (container->nr_pins &&
+	       xa_find(&container->pins, &index, last, XA_PRESENT)) {
+		if (index != pos)
+			retries = VFIO_TYPE1V3_RELEASE_RETRIES;
+		pos = index;
+		if (WARN_ONCE(!retries--,
+			      "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n")) {
+			/* What it still uses can only be leaked. */
+			xa_erase(&container->pins, index);
+			container->nr_pins--;
+			continue;
+		}
+
+		/* A pinned page is mapped. */
+		if (!WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, index,
+						    last, &run))) {
+			run.last = min(run.last, run.first |
+				       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+			vfio_type1v3_change(container, run.first, run.last, 0,
+					    VFIO_XA_DMA_UNMAPPING);
+		}
+
+		mutex_unlock(&container->lock);
+		mutex_lock(&container->devices_lock);
+		list_for_each_entry(device, &container->devices, iommu_entry)
+			device->ops->dma_unmap(device,
+				vfio_type1v3_iova(run.first),
+				(u64)vfio_type1v3_run_pages(&run) << PAGE_SHIFT);
+		mutex_unlock(&container->devices_lock);
+		mutex_lock(&container->lock);
+	}
 }
 
 /*
@@ -362,6 +493,7 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 	int ret = 0;
 
 	lockdep_assert_held(&container->lock);
+	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
 
 	*npages = 0;
 	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
@@ -377,6 +509,8 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 			break;
 		first = run.last + 1;
 		if (interruptible && fatal_signal_pending(current)) {
+			vfio_type1v3_change(container, first, last,
+					    VFIO_XA_DMA_UNMAPPING, 0);
 			ret = -EINTR;
 			break;
 		}
@@ -390,44 +524,229 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 
 /* Take back what a call in progress has mapped so far. */
 static void vfio_type1v3_unmap_map(struct vfio_type1v3 *container,
+				   struct vfio_dma_space *space,
 				   struct vfio_type1v3_map *map)
 {
 	if (!map->mapped)
 		return;
 
-	vfio_type1v3_unmap_iommu(container, map->first,
+	vfio_type1v3_unmap_iommu(container, space, map->first,
 				 map->first + map->mapped - 1);
-	vfio_dma_unmap_flush(&container->space);
+	vfio_dma_unmap_flush(space);
 	map->mapped = 0;
 }
 
-/* The domains are about to go: nothing may stay mapped or pinned. */
+/* The last group has gone, and with it the right to have anything mapped. */
 static void vfio_type1v3_unmap_all(struct vfio_type1v3 *container)
 {
-	struct vfio_type1v3_map *map;
 	unsigned long npages;
 	int ret;
 
+	vfio_type1v3_release_pins(container, 0, VFIO_XA_DMA_LAST_INDEX);
 	do {
 		ret = vfio_type1v3_unmap_range(container, 0,
 					       VFIO_XA_DMA_LAST_INDEX, false,
 					       &npages);
 	} while (ret);
+}
 
-	/* Calls in progress keep their reservation, and their charge. */
-	list_for_each_entry(map, &container->maps, next)
-		vfio_type1v3_unmap_map(container, map);
+/*
+ * Keep the mappings up to page @last, but not in the domains of @space: only
+ * what emulated devices have pinned remains pinned, and charged.
+ */
+static void vfio_type1v3_unpin_upto(struct vfio_type1v3 *container,
+				    struct vfio_dma_space *space,
+				    unsigned long last)
+{
+	unsigned long unpinned = 0, first = 0, extra;
+	struct vfio_xa_dma_run run;
+
+	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+		if (!(run.word & VFIO_XA_DMA_PENDING))
+			unpinned += vfio_type1v3_unmap_iommu(container, space,
+							     run.first,
+							     run.last);
+		if (run.last == last)
+			break;
+		first = run.last + 1;
+	}
+	vfio_dma_unmap_flush(space);
+	extra = vfio_type1v3_count_pins(container, 0, last);
+	if (!WARN_ON_ONCE(unpinned < extra))
+		vfio_dma_uncharge(&container->owner, unpinned - extra);
+}
+
+/* Calls in progress lose what they have mapped, but not what they reserved. */
+static void vfio_type1v3_lose_maps(struct vfio_type1v3 *container)
+{
+	struct vfio_type1v3_map *map;
+
+	list_for_each_entry(map, &container->maps, next) {
+		vfio_type1v3_unmap_map(container, &container->space, map);
+		map->lost = true;
+	}
+}
+
+/*
+ * Dirty tracking
+ *
+ * A page is known to be dirty by a flag of its word, which is set when
+ * vfio_dma_rw() writes to it, when a driver unpins it, and when a group goes
+ * that could write to it unseen; and it counts as dirty while it is pinned.  As
+ * long as there is a group that writes unseen, all that is mapped is dirty.
+ */
+
+static bool vfio_type1v3_all_dirty(const struct vfio_type1v3 *container)
+{
+	return container->nr_unseen;
+}
+
+static void vfio_type1v3_group_is_seen(struct vfio_type1v3 *container,
+				       struct vfio_type1v3_group *group)
+{
+	if (group->dirties_unseen) {
+		group->dirties_unseen = false;
+		container->nr_unseen--;
+	}
+}
+
+static void vfio_type1v3_set_dirty(struct vfio_type1v3 *container,
+				   unsigned long first, unsigned long last)
+{
+	if (container->dirty_tracking)
+		vfio_type1v3_change(container, first, last, 0,
+				    VFIO_XA_DMA_DIRTY);
+}
+
+/* The dirty pages of [@first, @last], at most PAGE_SIZE bytes of bits. */
+static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
+				     unsigned long first, unsigned long last,
+				     unsigned int shift, unsigned long *bitmap)
+{
+	bool all = vfio_type1v3_all_dirty(container);
+	unsigned long pos = first, index, lo, hi;
+	struct vfio_xa_dma_run run;
+	void *entry;
+
+	while (vfio_xa_dma_next(&container->store, pos, last, &run)) {
+		if ((all || run.word & VFIO_XA_DMA_DIRTY) &&
+		    !(run.word & VFIO_XA_DMA_PENDING)) {
+			lo = (run.first - first) >> shift;
+			hi = (run.last - first) >> shift;
+			bitmap_set(bitmap, lo, hi - lo + 1);
+		}
+		if (run.last >= last)
+			break;
+		pos = run.last + 1;
+	}
+
+	if (!container->nr_pins)
+		return;
+	xa_for_each_range(&container->pins, index, entry, first, last)
+		__set_bit((index - first) >> shift, bitmap);
+}
+
+/* Write the dirty bitmap of a range that the caller has checked. */
+static int vfio_type1v3_report_dirty(struct vfio_type1v3 *container,
+				     unsigned long first, unsigned long last,
+				     u64 __user *data)
+{
+	unsigned int shift = __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT;
+	unsigned long bits = PAGE_SIZE * BITS_PER_BYTE, chunk_last;
+	unsigned long *bitmap;
+	size_t bytes;
+	int ret = 0;
+
+	bitmap = (unsigned long *)__get_free_page(GFP_KERNEL_ACCOUNT);
+	if (!bitmap)
+		return -ENOMEM;
+
+	for (;;) {
+		chunk_last = min(last, first + (bits << shift) - 1);
+		bytes = VFIO_TYPE1V3_BITMAP_BYTES(((chunk_last - first) >>
+						   shift) + 1);
+		memset(bitmap, 0, bytes);
+		vfio_type1v3_fill_bitmap(container, first, chunk_last, shift,
+					 bitmap);
+		if (copy_to_user(data, bitmap, bytes)) {
+			ret = -EFAULT;
+			break;
+		}
+		if (chunk_last == last)
+			break;
+		first = chunk_last + 1;
+		data += bytes / sizeof(*data);
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		cond_resched();
+	}
+
+	free_page((unsigned long)bitmap);
+	return ret;
+}
+
+/* Is a user's bitmap for @size bytes of IOVA what it has to be? */
+static int vfio_type1v3_check_bitmap(struct vfio_type1v3 *container,
+				     const struct vfio_bitmap *bitmap, u64 size)
+{
+	u64 pgsize = vfio_type1v3_pgsize(container);
+	u64 bits = size / pgsize;
+
+	if (bitmap->pgsize != pgsize || !bitmap->size ||
+	    bitmap->size > VFIO_TYPE1V3_BITMAP_BYTES_MAX ||
+	    bits > VFIO_TYPE1V3_BITMAP_BITS_MAX ||
+	    bitmap->size < VFIO_TYPE1V3_BITMAP_BYTES(bits) ||
+	    !access_ok((void __user *)bitmap->data, bitmap->size))
+		return -EINVAL;
+	return 0;
+}
+
+/* Take the user memory of a range away; its pages stay pinned and mapped. */
+static int vfio_type1v3_invalidate_vaddr(struct vfio_type1v3 *container,
+					 unsigned long first,
+					 unsigned long last,
+					 unsigned long *npages)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long pos = first;
+
+	*npages = 0;
+	if (vfio_type1v3_count_invalid(container, first, last))
+		return -EINVAL;
+
+	while (vfio_xa_dma_next(&container->store, pos, last, &run)) {
+		if (!(run.word & VFIO_XA_DMA_PENDING)) {
+			vfio_type1v3_change(container, run.first, run.last, 0,
+					    VFIO_XA_DMA_VADDR_INVALID);
+			*npages += vfio_type1v3_run_pages(&run);
+		}
+		if (run.last >= last)
+			break;
+		pos = run.last + 1;
+		cond_resched();
+	}
+	container->vaddr_invalid += *npages;
+	return 0;
 }
 
 static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
-				 struct vfio_iommu_type1_dma_unmap *unmap)
+				 struct vfio_iommu_type1_dma_unmap *unmap,
+				 const struct vfio_bitmap *bitmap)
 {
 	bool all = unmap->flags & VFIO_DMA_UNMAP_FLAG_ALL;
+	unsigned long npages = 0, first;
 	u64 last = U64_MAX, mask;
-	unsigned long npages;
 	int ret;
 
 	mutex_lock(&container->lock);
+
+	/* Emulated devices reach memory by vaddr at any time. */
+	ret = -EBUSY;
+	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR &&
+	    !list_empty(&container->emulated))
+		goto out_unlock;
 
 	mask = vfio_type1v3_pgsize(container) - 1;
 	ret = -EINVAL;
@@ -438,11 +757,35 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	ret = -EOVERFLOW;
 	if (!all && check_add_overflow(unmap->iova, unmap->size - 1, &last))
 		goto out_unlock;
+	first = unmap->iova >> PAGE_SHIFT;
+	last >>= PAGE_SHIFT;
 
-	ret = vfio_type1v3_unmap_range(container, unmap->iova >> PAGE_SHIFT,
-				       last >> PAGE_SHIFT, true, &npages);
+	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR) {
+		ret = vfio_type1v3_invalidate_vaddr(container, first, last,
+						    &npages);
+		goto out_size;
+	}
+
+	if (bitmap) {
+		ret = -EINVAL;
+		if (!container->dirty_tracking ||
+		    vfio_type1v3_check_bitmap(container, bitmap, unmap->size))
+			goto out_unlock;
+	}
+
+	vfio_type1v3_release_pins(container, first, last);
+	if (bitmap) {
+		ret = vfio_type1v3_report_dirty(container, first, last,
+						bitmap->data);
+		if (ret) {
+			vfio_type1v3_change(container, first, last,
+					    VFIO_XA_DMA_UNMAPPING, 0);
+			goto out_unlock;
+		}
+	}
+	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages);
+out_size:
 	unmap->size = (u64)npages << PAGE_SHIFT;
-
 out_unlock:
 	mutex_unlock(&container->lock);
 	return ret;
@@ -470,6 +813,7 @@ static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
  * for good, device memory not included.
  */
 static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
+				    struct vfio_dma_space *space,
 				    struct vfio_type1v3_map *map,
 				    struct vfio_dma_pin *pin,
 				    unsigned long word, unsigned long *pinned)
@@ -480,20 +824,20 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
-		if (extent.pfnmap) {
+		if (extent.pfnmap != !!(word & VFIO_XA_DMA_PFNMAP)) {
 			ret = vfio_xa_dma_prepare(&container->store, first,
 						  first + extent.npages - 1,
 						  GFP_KERNEL_ACCOUNT);
-			if (ret)
-				return ret;
-			vfio_xa_dma_change(&container->store, first,
-					   first + extent.npages - 1, 0,
-					   VFIO_XA_DMA_PFNMAP);
+			if (!ret)
+				vfio_xa_dma_change(&container->store, first,
+					first + extent.npages - 1,
+					extent.pfnmap ? 0 : VFIO_XA_DMA_PFNMAP,
+					extent.pfnmap ? VFIO_XA_DMA_PFNMAP : 0);
 		}
 
-		ret = vfio_dma_map(&container->space, vfio_type1v3_iova(first),
-				   &extent, vfio_type1v3_prot(word),
-				   word & VFIO_XA_DMA_BIG);
+		ret = ret ?: vfio_dma_map(space, vfio_type1v3_iova(first),
+					  &extent, vfio_type1v3_prot(word),
+					  word & VFIO_XA_DMA_BIG);
 		if (ret) {
 			if (!extent.pfnmap)
 				vfio_dma_unpin(extent.pfn, extent.npages,
@@ -508,6 +852,30 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 }
 
 /*
+ * Charge for pages that are about to be pinned, of which @extra are charged
+ * already.  Device memory is not charged, and may exceed the limit alone, but
+ * is rare enough to be looked for only if the limit is in the way.
+ */
+static int vfio_type1v3_charge(struct vfio_type1v3 *container,
+			       unsigned long vaddr, unsigned long npages,
+			       unsigned long extra, unsigned long *charged)
+{
+	unsigned long pinnable;
+	int ret;
+
+	*charged = npages - extra;
+	ret = vfio_dma_charge(&container->owner, *charged);
+	if (ret != -ENOMEM || container->owner.mm != current->mm)
+		return ret;
+
+	pinnable = vfio_dma_count_pinnable(vaddr, npages);
+	if (pinnable == npages || pinnable < extra)
+		return ret;
+	*charged = pinnable - extra;
+	return vfio_dma_charge(&container->owner, *charged);
+}
+
+/*
  * Pin and map what has been reserved, and publish it.  Called with the mutex
  * held, returns with it held; it is dropped in between.  On failure nothing is
  * left but the reservation.
@@ -517,36 +885,33 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 				unsigned long vaddr, unsigned long word)
 {
 	struct vfio_type1v3_map map = { .first = first };
-	unsigned long charged = npages, pinned = 0;
+	unsigned long charged, pinned;
 	struct vfio_dma_pin pin;
 	int ret;
 
 	list_add_tail(&map.next, &container->maps);
 	mutex_unlock(&container->lock);
 
-	/* Device memory is not charged, and it may exceed the limit alone. */
-	ret = vfio_dma_charge(&container->owner, charged);
-	if (ret == -ENOMEM) {
-		charged = vfio_dma_count_pinnable(vaddr, npages);
-		if (charged < npages)
-			ret = vfio_dma_charge(&container->owner, charged);
-	}
+	ret = vfio_type1v3_charge(container, vaddr, npages, 0, &charged);
 	if (ret) {
 		mutex_lock(&container->lock);
 		list_del(&map.next);
 		return ret;
 	}
 
-	vfio_dma_pin_start(&pin, &container->owner, vaddr, npages,
+again:
+	pinned = 0;
+	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
 			   word & VFIO_XA_DMA_WRITE);
 	for (;;) {
 		ret = vfio_dma_pin_step(&pin);
 		mutex_lock(&container->lock);
-		if (!ret && !vfio_type1v3_has_domain(container))
-			ret = -ENODEV;
+		if (map.lost)
+			break;
 		if (!ret)
-			ret = vfio_type1v3_map_extents(container, &map, &pin,
-						       word, &pinned);
+			ret = vfio_type1v3_map_extents(container,
+						       &container->space, &map,
+						       &pin, word, &pinned);
 		/* Device memory has become something else in the meantime. */
 		if (!ret && pinned > charged)
 			ret = -ENOMEM;
@@ -562,25 +927,126 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 		}
 	}
 
-	list_del(&map.next);
-	if (ret) {
-		vfio_type1v3_unmap_map(container, &map);
+	if (map.lost && !ret) {
+		/* There may be another domain by now, or no need for one. */
 		pinned = 0;
+		map.lost = false;
+		vfio_dma_pin_finish(&pin);
+		if (vfio_type1v3_has_domain(container)) {
+			mutex_unlock(&container->lock);
+			goto again;
+		}
+		if (container->released || list_empty(&container->emulated))
+			ret = -ENODEV;
 	} else {
-		vfio_xa_dma_change(&container->store, first,
-				   first + npages - 1, VFIO_XA_DMA_PENDING, 0);
+		if (ret) {
+			vfio_type1v3_unmap_map(container, &container->space,
+					       &map);
+			pinned = 0;
+		}
+		vfio_dma_pin_finish(&pin);
 	}
-	vfio_dma_pin_finish(&pin);
+
+	list_del(&map.next);
+	if (!ret)
+		vfio_xa_dma_change(&container->store, first, first + npages - 1,
+				   VFIO_XA_DMA_PENDING, 0);
 	vfio_dma_uncharge(&container->owner, charged - pinned);
+	return ret;
+}
+
+/* Give [@first, @last], whose user memory is gone, other user memory. */
+static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
+				     unsigned long first, unsigned long last,
+				     unsigned long vaddr)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long pos = first;
+	int ret;
+
+	/* All of the range must be mapped, and invalid. */
+	if (!vfio_xa_dma_next(&container->store, first, last, &run))
+		return -ENOENT;
+	while (run.first == pos && run.word & VFIO_XA_DMA_VADDR_INVALID) {
+		pos = run.last + 1;
+		if (run.last == last)
+			break;
+		if (!vfio_xa_dma_next(&container->store, pos, last, &run))
+			return -EINVAL;
+		cond_resched();
+	}
+	if (pos != last + 1)
+		return -EINVAL;
+
+	if (container->owner.mm != current->mm) {
+		/* The old owner keeps what is not wholly taken over. */
+		if (container->vaddr_invalid !=
+		    vfio_xa_dma_npages(&container->store))
+			return -EPERM;
+		ret = vfio_dma_owner_move(&container->owner);
+		if (ret)
+			return ret;
+	}
+
+	container->vaddr_invalid -= last - first + 1;
+	for (pos = first; ; pos = run.last + 1) {
+		if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, pos, last,
+						   &run)))
+			break;
+		vfio_xa_dma_prepare(&container->store, run.first, run.last,
+				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_erase(&container->store, run.first, run.last);
+		run.word &= VFIO_XA_DMA_FLAG_MASK & ~VFIO_XA_DMA_VADDR_INVALID;
+		vfio_xa_dma_insert(&container->store, run.first, run.last,
+				   vfio_xa_dma_word(first, vaddr, run.word),
+				   GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		if (run.last == last)
+			break;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Map a range that the caller has checked. */
+static int vfio_type1v3_map_range(struct vfio_type1v3 *container,
+				  const struct vfio_iommu_type1_dma_map *map,
+				  unsigned long word)
+{
+	u64 iova_last = map->iova + map->size - 1;
+	unsigned long vaddr = untagged_addr(map->vaddr);
+	unsigned long first = map->iova >> PAGE_SHIFT;
+	unsigned long last = iova_last >> PAGE_SHIFT;
+	unsigned long state = vfio_type1v3_has_domain(container) ?
+			      VFIO_XA_DMA_PENDING : 0;
+	int ret;
+
+	if (!(map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) &&
+	    !disable_hugepages &&
+	    vfio_type1v3_covers_superpage(container, map->iova, map->size))
+		word |= VFIO_XA_DMA_BIG;
+	word = vfio_xa_dma_word(first, vaddr, word);
+	ret = vfio_xa_dma_insert(&container->store, first, last, word | state,
+				 GFP_KERNEL_ACCOUNT);
+	/* Without a domain nothing is pinned, and every IOVA is valid. */
+	if (ret || !state)
+		return ret;
+
+	if (vfio_type1v3_iova_valid(container, map->iova, iova_last))
+		ret = vfio_type1v3_pin_map(container, first, last - first + 1,
+					   vaddr, word);
+	else
+		ret = -EINVAL;
+	if (ret)
+		vfio_xa_dma_erase(&container->store, first, last);
 	return ret;
 }
 
 static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 			       const struct vfio_iommu_type1_dma_map *map)
 {
-	unsigned long vaddr = untagged_addr(map->vaddr);
-	unsigned long first, last, word = 0;
+	bool update = map->flags & VFIO_DMA_MAP_FLAG_VADDR;
 	u64 iova_last, vaddr_last, mask;
+	unsigned long word = 0;
 	int ret;
 
 	if (!map->size)
@@ -593,7 +1059,8 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 		word |= VFIO_XA_DMA_READ;
 	if (map->flags & VFIO_DMA_MAP_FLAG_WRITE)
 		word |= VFIO_XA_DMA_WRITE;
-	if (!word)
+	if (!word == !update ||
+	    (update && map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES))
 		return -EINVAL;
 
 	mutex_lock(&container->lock);
@@ -607,33 +1074,21 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	if (container->released)
 		goto out_unlock;
 
+	if (update) {
+		ret = vfio_type1v3_update_vaddr(container,
+						map->iova >> PAGE_SHIFT,
+						iova_last >> PAGE_SHIFT,
+						untagged_addr(map->vaddr));
+		goto out_unlock;
+	}
+
 	ret = -EPERM;
 	if (!container->owner.mm)
 		vfio_dma_owner_set(&container->owner);
 	else if (container->owner.mm != current->mm)
 		goto out_unlock;
 
-	first = map->iova >> PAGE_SHIFT;
-	last = iova_last >> PAGE_SHIFT;
-	if (!(map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) &&
-	    !disable_hugepages &&
-	    vfio_type1v3_covers_superpage(container, map->iova, map->size))
-		word |= VFIO_XA_DMA_BIG;
-	word = vfio_xa_dma_word(first, vaddr, word);
-	ret = vfio_xa_dma_insert(&container->store, first, last,
-				 word | VFIO_XA_DMA_PENDING,
-				 GFP_KERNEL_ACCOUNT);
-	if (ret)
-		goto out_owner;
-
-	if (vfio_type1v3_iova_valid(container, map->iova, iova_last))
-		ret = vfio_type1v3_pin_map(container, first, last - first + 1,
-					   vaddr, word);
-	else
-		ret = -EINVAL;
-	if (ret)
-		vfio_xa_dma_erase(&container->store, first, last);
-out_owner:
+	ret = vfio_type1v3_map_range(container, map, word);
 	vfio_type1v3_put_owner(container);
 out_unlock:
 	mutex_unlock(&container->lock);
@@ -664,6 +1119,11 @@ vfio_type1v3_find_group(struct vfio_type1v3 *container,
 			if (group->iommu_group == iommu_group)
 				return group;
 	}
+
+	*domain = NULL;
+	list_for_each_entry(group, &container->emulated, next)
+		if (group->iommu_group == iommu_group)
+			return group;
 	return NULL;
 }
 
@@ -871,16 +1331,104 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 	return 0;
 }
 
+/* Pin and map in the first domain a run that has been mapped without one. */
+static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
+				struct vfio_dma_space *space,
+				const struct vfio_xa_dma_run *run)
+{
+	unsigned long vaddr = vfio_xa_dma_vaddr(run->word, run->first);
+	unsigned long npages = vfio_type1v3_run_pages(run);
+	unsigned long extra, charged, pinned = 0;
+	struct vfio_type1v3_map map = { .first = run->first };
+	struct vfio_dma_pin pin;
+	int ret;
+
+	/* What emulated devices have pinned of it is charged already. */
+	extra = vfio_type1v3_count_pins(container, run->first, run->last);
+	ret = vfio_type1v3_charge(container, vaddr, npages, extra, &charged);
+	if (ret)
+		return ret;
+
+	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
+			   run->word & VFIO_XA_DMA_WRITE);
+	do {
+		ret = vfio_dma_pin_step(&pin);
+		if (!ret)
+			ret = vfio_type1v3_map_extents(container, space, &map,
+						       &pin, run->word,
+						       &pinned);
+		if (!ret && pinned > charged + extra)
+			ret = -ENOMEM;
+		if (!ret && fatal_signal_pending(current))
+			ret = -EINTR;
+		cond_resched();
+	} while (!ret && map.mapped < npages);
+	vfio_dma_pin_finish(&pin);
+
+	if (ret) {
+		vfio_type1v3_unmap_map(container, space, &map);
+		vfio_dma_uncharge(&container->owner, charged);
+	} else {
+		vfio_dma_uncharge(&container->owner,
+				  charged + extra - max(pinned, extra));
+	}
+	return ret;
+}
+
 /*
- * Give a new domain all the translations of the others.  On failure the caller
- * frees the domain, and with it what has been mapped: nothing is pinned for it
- * alone.
+ * Pin and map in the first domain all that has been mapped without one.  No
+ * call is in progress that has mapped anything.
+ */
+static int vfio_type1v3_first_domain(struct vfio_type1v3 *container,
+				     struct vfio_dma_domain *domain)
+{
+	struct mm_struct *mm = container->owner.mm;
+	struct vfio_dma_space space;
+	struct vfio_xa_dma_run run;
+	unsigned long first = 0;
+	int ret;
+
+	if (!mm)
+		return 0;
+	if (!mmget_not_zero(mm))
+		return -ESRCH;
+
+	ret = vfio_dma_space_init(&space, &container->lock);
+	if (ret)
+		goto out_mmput;
+	vfio_dma_domain_add(&space, domain);
+
+	while (vfio_xa_dma_next(&container->store, first,
+				VFIO_XA_DMA_LAST_INDEX, &run)) {
+		if (!(run.word & VFIO_XA_DMA_PENDING))
+			ret = vfio_type1v3_pin_run(container, &space, &run);
+		if (ret && run.first)
+			vfio_type1v3_unpin_upto(container, &space,
+						run.first - 1);
+		if (ret || run.last == VFIO_XA_DMA_LAST_INDEX)
+			break;
+		first = run.last + 1;
+	}
+
+	vfio_dma_domain_del(&space, domain);
+	vfio_dma_space_destroy(&space);
+out_mmput:
+	mmput(mm);
+	return ret;
+}
+
+/*
+ * Give a new domain all the translations of the others.  On failure nothing is
+ * pinned for it; what has been mapped goes with the domain.
  */
 static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 			       struct vfio_dma_domain *domain)
 {
 	struct vfio_type1v3_map *map;
 	int ret;
+
+	if (!vfio_type1v3_has_domain(container))
+		return vfio_type1v3_first_domain(container, domain);
 
 	ret = vfio_type1v3_replay_range(container, domain, 0,
 					VFIO_XA_DMA_LAST_INDEX, false);
@@ -958,9 +1506,6 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 	dma_addr_t iova;
 	int ret;
 
-	if (vfio_type1v3_find_group(container, iommu_group, &domain))
-		return -EINVAL;
-
 	group = kzalloc_obj(*group, GFP_KERNEL_ACCOUNT);
 	domain = kzalloc_obj(*domain, GFP_KERNEL_ACCOUNT);
 	ret = -ENOMEM;
@@ -968,6 +1513,7 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 		goto err_free;
 
 	group->iommu_group = iommu_group;
+	group->dirties_unseen = true;
 	INIT_LIST_HEAD(&domain->groups);
 	iommu_group_for_each_dev(iommu_group, &iommu_domain,
 				 vfio_type1v3_alloc_iommu_domain);
@@ -1011,6 +1557,7 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 					   &ret);
 	if (shared) {
 		list_add(&group->next, &shared->groups);
+		container->nr_unseen++;
 		vfio_type1v3_set_ranges(container, &ranges);
 		iommu_domain_free(iommu_domain);
 		kfree(domain);
@@ -1025,17 +1572,19 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 	if (vfio_type1v3_probe_iova(&ranges, &domain->dma, &iova))
 		vfio_dma_domain_probe(&domain->dma, iova);
 
-	ret = vfio_type1v3_replay(container, &domain->dma);
-	if (ret)
-		goto err_ranges;
-
 	if (ranges.sw_msi) {
 		ret = iommu_get_msi_cookie(iommu_domain, ranges.msi_base);
 		if (ret && ret != -ENODEV)
 			goto err_ranges;
 	}
 
+	ret = vfio_type1v3_replay(container, &domain->dma);
+	if (ret)
+		goto err_ranges;
+
+
 	list_add(&group->next, &domain->groups);
+	container->nr_unseen++;
 	vfio_dma_domain_add(&container->space, &domain->dma);
 	vfio_type1v3_set_ranges(container, &ranges);
 	return 0;
@@ -1052,25 +1601,60 @@ err_free:
 	return ret;
 }
 
+/* An emulated device has no IOMMU and writes only where it has pinned. */
+static int vfio_type1v3_attach_emulated(struct vfio_type1v3 *container,
+					struct iommu_group *iommu_group)
+{
+	struct vfio_type1v3_group *group;
+
+	group = kzalloc_obj(*group, GFP_KERNEL_ACCOUNT);
+	if (!group)
+		return -ENOMEM;
+
+	group->iommu_group = iommu_group;
+	list_add(&group->next, &container->emulated);
+	return 0;
+}
+
 static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 				   struct iommu_group *iommu_group)
 {
 	struct vfio_type1v3_ranges ranges = {};
 	struct vfio_type1v3_domain *domain;
 	struct vfio_type1v3_group *group;
+	bool last_domain;
 
 	group = vfio_type1v3_find_group(container, iommu_group, &domain);
 	if (WARN_ON_ONCE(!group))
 		return;
 
-	iommu_detach_group(domain->dma.domain, iommu_group);
+	if (domain)
+		iommu_detach_group(domain->dma.domain, iommu_group);
+
+	/* What its devices may have written to is not known any other way. */
+	if (group->dirties_unseen)
+		vfio_type1v3_set_dirty(container, 0, VFIO_XA_DMA_LAST_INDEX);
+	vfio_type1v3_group_is_seen(container, group);
 	list_del(&group->next);
 	kfree(group);
 
+	last_domain = domain && list_empty(&domain->groups) &&
+		      list_is_singular(&container->space.domains);
+	if (last_domain)
+		vfio_type1v3_lose_maps(container);
+
+	/* A group is what gives the right to have anything mapped. */
+	if (list_empty(&container->emulated) &&
+	    (last_domain || !vfio_type1v3_has_domain(container)))
+		vfio_type1v3_unmap_all(container);
+	else if (last_domain)
+		vfio_type1v3_unpin_upto(container, &container->space,
+					VFIO_XA_DMA_LAST_INDEX);
+
+	if (!domain)
+		return;
+
 	if (list_empty(&domain->groups)) {
-		/* The group was what gave the right to keep memory pinned. */
-		if (list_is_singular(&container->space.domains))
-			vfio_type1v3_unmap_all(container);
 		vfio_dma_domain_del(&container->space, &domain->dma);
 		iommu_domain_free(domain->dma.domain);
 		kfree(domain);
@@ -1090,7 +1674,7 @@ static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
 {
 	struct vfio_type1v3 *container;
 	struct vfio_dma_domain *domain;
-	long ret = 0;
+	long ret;
 
 	switch (arg) {
 	case VFIO_TYPE1v3_IOMMU:
@@ -1100,19 +1684,26 @@ static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
 	case VFIO_TYPE1v2_IOMMU:
 		return alias_type1;
 	case VFIO_DMA_CC_IOMMU:
+	case VFIO_UPDATE_VADDR:
 		container = iommu_data ? vfio_type1v3_get(iommu_data) : NULL;
 		if (!container)
 			return 0;
-		mutex_lock(&container->lock);
-		ret = 1;
-		list_for_each_entry(domain, &container->space.domains, next)
-			ret &= vfio_type1v3_domain(domain)->coherent;
-		mutex_unlock(&container->lock);
-		vfio_type1v3_put(container);
-		return ret;
+		break;
 	default:
 		return 0;
 	}
+
+	mutex_lock(&container->lock);
+	if (arg == VFIO_UPDATE_VADDR) {
+		ret = list_empty(&container->emulated);
+	} else {
+		ret = 1;
+		list_for_each_entry(domain, &container->space.domains, next)
+			ret &= vfio_type1v3_domain(domain)->coherent;
+	}
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+	return ret;
 }
 
 static int vfio_type1v3_add_range_cap(struct vfio_type1v3 *container,
@@ -1155,9 +1746,28 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 				container->owner.npages : 0,
 		.store_bytes = vfio_xa_dma_footprint(&container->store),
 	};
+	struct vfio_iommu_type1_info_cap_migration migration = {
+		.header.id = VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION,
+		.header.version = 1,
+		.pgsize_bitmap = vfio_type1v3_pgsize(container),
+		.max_dirty_bitmap_size = VFIO_TYPE1V3_BITMAP_BYTES_MAX,
+	};
+	struct vfio_iommu_type1v3_info_cap_dirty dirty = {
+		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY,
+		.header.version = 1,
+		.source = vfio_type1v3_all_dirty(container) ?
+			  VFIO_IOMMU_TYPE1V3_DIRTY_ALL :
+			  VFIO_IOMMU_TYPE1V3_DIRTY_PINNED,
+	};
 	int ret;
 
 	ret = vfio_type1v3_add_range_cap(container, caps);
+	if (!ret)
+		ret = vfio_info_add_capability(caps, &migration.header,
+					       sizeof(migration));
+	if (!ret)
+		ret = vfio_info_add_capability(caps, &dirty.header,
+					       sizeof(dirty));
 	if (!ret)
 		ret = vfio_info_add_capability(caps, &avail.header,
 					       sizeof(avail));
@@ -1217,6 +1827,7 @@ static long vfio_type1v3_map_dma(struct vfio_type1v3 *container,
 		return -EFAULT;
 	if (map.argsz < minsz ||
 	    map.flags & ~(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE |
+			  VFIO_DMA_MAP_FLAG_VADDR |
 			  VFIO_DMA_MAP_FLAG_SMALL_PAGES))
 		return -EINVAL;
 
@@ -1228,18 +1839,97 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
 {
 	size_t minsz = offsetofend(struct vfio_iommu_type1_dma_unmap, size);
 	struct vfio_iommu_type1_dma_unmap unmap;
+	struct vfio_bitmap bitmap;
+	bool dirty;
 	long ret;
 
 	if (copy_from_user(&unmap, arg, minsz))
 		return -EFAULT;
-	if (unmap.argsz < minsz || unmap.flags & ~VFIO_DMA_UNMAP_FLAG_ALL)
+	if (unmap.argsz < minsz ||
+	    unmap.flags & ~(VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP |
+			    VFIO_DMA_UNMAP_FLAG_ALL |
+			    VFIO_DMA_UNMAP_FLAG_VADDR))
 		return -EINVAL;
 
-	ret = vfio_type1v3_do_unmap(container, &unmap);
+	dirty = unmap.flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+	if (dirty) {
+		if (unmap.flags != VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP ||
+		    unmap.argsz < minsz + sizeof(bitmap))
+			return -EINVAL;
+		if (copy_from_user(&bitmap, arg + minsz, sizeof(bitmap)))
+			return -EFAULT;
+	}
+
+	ret = vfio_type1v3_do_unmap(container, &unmap, dirty ? &bitmap : NULL);
 	/* What has been unmapped before a failure is told as well. */
 	if ((!ret || ret == -EINTR || ret == -EIO) &&
 	    copy_to_user(arg, &unmap, minsz))
 		return -EFAULT;
+	return ret;
+}
+
+static int vfio_type1v3_get_bitmap(struct vfio_type1v3 *container,
+				   struct vfio_iommu_type1_dirty_bitmap_get *get)
+{
+	unsigned long first = get->iova >> PAGE_SHIFT, last;
+	u64 iova_last;
+	int ret;
+
+	if (!get->size)
+		return -EINVAL;
+	if (check_add_overflow(get->iova, get->size - 1, &iova_last))
+		return -EOVERFLOW;
+	last = iova_last >> PAGE_SHIFT;
+
+	if (!container->dirty_tracking ||
+	    (get->iova | get->size) & (vfio_type1v3_pgsize(container) - 1) ||
+	    vfio_type1v3_check_bitmap(container, &get->bitmap, get->size))
+		return -EINVAL;
+
+	ret = vfio_type1v3_report_dirty(container, first, last,
+					get->bitmap.data);
+	if (!ret)
+		vfio_type1v3_change(container, first, last, VFIO_XA_DMA_DIRTY,
+				    0);
+	return ret;
+}
+
+static long vfio_type1v3_dirty_pages(struct vfio_type1v3 *container,
+				     void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_iommu_type1_dirty_bitmap, flags);
+	struct vfio_iommu_type1_dirty_bitmap_get get = {};
+	struct vfio_iommu_type1_dirty_bitmap dirty;
+	long ret = 0;
+
+	if (copy_from_user(&dirty, arg, minsz))
+		return -EFAULT;
+	if (dirty.argsz < minsz)
+		return -EINVAL;
+	if (dirty.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP) {
+		if (dirty.argsz < minsz + sizeof(get))
+			return -EINVAL;
+		if (copy_from_user(&get, arg + minsz, sizeof(get)))
+			return -EFAULT;
+	}
+
+	mutex_lock(&container->lock);
+	switch (dirty.flags) {
+	case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
+		container->dirty_tracking = true;
+		break;
+	case VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP:
+		container->dirty_tracking = false;
+		vfio_type1v3_change(container, 0, VFIO_XA_DMA_LAST_INDEX,
+				    VFIO_XA_DMA_DIRTY, 0);
+		break;
+	case VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP:
+		ret = vfio_type1v3_get_bitmap(container, &get);
+		break;
+	default:
+		ret = -EINVAL;
+	}
+	mutex_unlock(&container->lock);
 	return ret;
 }
 
@@ -1266,10 +1956,338 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 	case VFIO_IOMMU_UNMAP_DMA:
 		ret = vfio_type1v3_unmap_dma(container, (void __user *)arg);
 		break;
+	case VFIO_IOMMU_DIRTY_PAGES:
+		ret = vfio_type1v3_dirty_pages(container, (void __user *)arg);
+		break;
 	default:
 		ret = -ENOTTY;
 	}
 
+	vfio_type1v3_put(container);
+	return ret;
+}
+
+/*
+ * Emulated devices
+ */
+
+/*
+ * Pin one page for a driver.  The mutex is dropped while user space provides
+ * the page; what was found before counts only if it is still so afterwards.
+ */
+static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
+				 unsigned long index, int prot,
+				 struct page **page)
+{
+	struct vfio_dma_owner *owner = &container->owner;
+	struct vfio_dma_extent extent;
+	struct vfio_dma_pin pin;
+	unsigned long word, value;
+	struct mm_struct *mm;
+	bool same;
+	int ret;
+
+again:
+	word = vfio_xa_dma_load(&container->store, index);
+	if (!word || word & VFIO_XA_DMA_TRANSIENT)
+		return -EINVAL;
+	if (prot & ~vfio_type1v3_prot(word))
+		return -EPERM;
+
+	/* Whatever is at the address now, it is this page that is mapped. */
+	value = xa_to_value(xa_load(&container->pins, index));
+	if (value) {
+		if ((value & VFIO_TYPE1V3_PIN_COUNT_MAX) ==
+		    VFIO_TYPE1V3_PIN_COUNT_MAX)
+			return -EOVERFLOW;
+		/* Replacing an entry takes no memory. */
+		xa_store(&container->pins, index, xa_mk_value(value + 1),
+			 GFP_KERNEL_ACCOUNT);
+		*page = pfn_to_page(value >> VFIO_TYPE1V3_PIN_COUNT_BITS);
+		return 0;
+	}
+
+	mm = owner->mm;
+	if (!mmget_not_zero(mm))
+		return -ENODEV;
+	mutex_unlock(&container->lock);
+
+	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(word, index), 1,
+			   word & VFIO_XA_DMA_WRITE);
+	ret = vfio_dma_pin_step(&pin);
+	if (!ret && !vfio_dma_pin_extent(&pin, &extent))
+		ret = -EFAULT;
+	vfio_dma_pin_finish(&pin);
+	if (!ret && extent.pfnmap)
+		ret = -EINVAL;
+
+	mutex_lock(&container->lock);
+	same = word == vfio_xa_dma_load(&container->store, index) &&
+	       owner->mm == mm && !xa_load(&container->pins, index);
+	mmput(mm);
+	if (ret)
+		return ret;
+	if (!same) {
+		vfio_dma_unpin(extent.pfn, 1, false);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		goto again;
+	}
+
+	/* With a domain the page is charged already. */
+	if (!vfio_type1v3_has_domain(container))
+		ret = vfio_dma_charge(owner, 1);
+	if (ret)
+		goto err_unpin;
+
+	value = extent.pfn << VFIO_TYPE1V3_PIN_COUNT_BITS | 1;
+	ret = xa_err(xa_store(&container->pins, index, xa_mk_value(value),
+			      GFP_KERNEL_ACCOUNT));
+	if (ret)
+		goto err_uncharge;
+	container->nr_pins++;
+	*page = pfn_to_page(extent.pfn);
+	return 0;
+
+err_uncharge:
+	if (!vfio_type1v3_has_domain(container))
+		vfio_dma_uncharge(owner, 1);
+err_unpin:
+	vfio_dma_unpin(extent.pfn, 1, false);
+	return ret;
+}
+
+static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
+				    unsigned long index)
+{
+	unsigned long value = xa_to_value(xa_load(&container->pins, index));
+	bool write;
+
+	if (WARN_ONCE(!value,
+		      "vfio_iommu_type1v3: unpin of a page that is not pinned\n"))
+		return;
+
+	if ((value & VFIO_TYPE1V3_PIN_COUNT_MAX) > 1) {
+		xa_store(&container->pins, index, xa_mk_value(value - 1),
+			 GFP_KERNEL_ACCOUNT);
+		return;
+	}
+
+	xa_erase(&container->pins, index);
+	container->nr_pins--;
+	vfio_type1v3_set_dirty(container, index, index);
+	write = vfio_xa_dma_load(&container->store, index) & VFIO_XA_DMA_WRITE;
+	vfio_dma_unpin(value >> VFIO_TYPE1V3_PIN_COUNT_BITS, 1, write);
+	if (!vfio_type1v3_has_domain(container))
+		vfio_dma_uncharge(&container->owner, 1);
+}
+
+static int vfio_type1v3_check_pin_range(dma_addr_t iova, int npage)
+{
+	dma_addr_t last;
+
+	if (npage <= 0)
+		return -EINVAL;
+	if (check_add_overflow(iova, ((dma_addr_t)npage << PAGE_SHIFT) - 1,
+			       &last))
+		return -EOVERFLOW;
+	return 0;
+}
+
+static int vfio_type1v3_pin_pages(void *iommu_data,
+				  struct iommu_group *iommu_group,
+				  dma_addr_t iova, int npage, int prot,
+				  struct page **pages)
+{
+	struct vfio_type1v3_domain *domain;
+	struct vfio_type1v3 *container;
+	struct vfio_type1v3_group *group;
+	unsigned long first = iova >> PAGE_SHIFT;
+	int ret, i;
+
+	ret = vfio_type1v3_check_pin_range(iova, npage);
+	if (ret)
+		return ret;
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return -EINVAL;
+
+	mutex_lock(&container->lock);
+	ret = -EBUSY;
+	if (WARN_ONCE(container->vaddr_invalid,
+		      "vfio_pin_pages() during a live update\n"))
+		goto out_unlock;
+	/* Somebody has to give the pages back when they are unmapped. */
+	ret = -EINVAL;
+	if (list_empty(&container->devices))
+		goto out_unlock;
+
+	for (i = 0; i < npage; i++) {
+		ret = vfio_type1v3_pin_page(container, first + i, prot,
+					    &pages[i]);
+		if (ret)
+			goto err_unpin;
+	}
+
+	group = vfio_type1v3_find_group(container, iommu_group, &domain);
+	if (group)
+		vfio_type1v3_group_is_seen(container, group);
+	ret = npage;
+	goto out_unlock;
+
+err_unpin:
+	pages[i] = NULL;
+	while (i--) {
+		vfio_type1v3_unpin_page(container, first + i);
+		pages[i] = NULL;
+	}
+out_unlock:
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+	return ret;
+}
+
+static void vfio_type1v3_unpin_pages(void *iommu_data, dma_addr_t iova,
+				     int npage)
+{
+	struct vfio_type1v3 *container;
+	int i;
+
+	if (WARN_ON(vfio_type1v3_check_pin_range(iova, npage)))
+		return;
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return;
+
+	mutex_lock(&container->lock);
+	for (i = 0; i < npage; i++)
+		vfio_type1v3_unpin_page(container, (iova >> PAGE_SHIFT) + i);
+	mutex_unlock(&container->lock);
+	vfio_type1v3_put(container);
+}
+
+static void vfio_type1v3_register_device(void *iommu_data,
+					 struct vfio_device *vdev)
+{
+	struct vfio_type1v3 *container;
+
+	if (!vdev->ops->dma_unmap)
+		return;
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return;
+
+	mutex_lock(&container->devices_lock);
+	mutex_lock(&container->lock);
+	list_add(&vdev->iommu_entry, &container->devices);
+	mutex_unlock(&container->lock);
+	mutex_unlock(&container->devices_lock);
+	vfio_type1v3_put(container);
+}
+
+static void vfio_type1v3_unregister_device(void *iommu_data,
+					   struct vfio_device *vdev)
+{
+	struct vfio_type1v3 *container;
+
+	if (!vdev->ops->dma_unmap)
+		return;
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return;
+
+	mutex_lock(&container->devices_lock);
+	mutex_lock(&container->lock);
+	list_del(&vdev->iommu_entry);
+	mutex_unlock(&container->lock);
+	mutex_unlock(&container->devices_lock);
+	vfio_type1v3_put(container);
+}
+
+/* Copy as much as one run allows.  Called with the owner's address space. */
+static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
+				 dma_addr_t iova, void *data, size_t count,
+				 bool write, size_t *copied)
+{
+	unsigned long first = iova >> PAGE_SHIFT, offset = iova & ~PAGE_MASK;
+	unsigned long last = (iova + count - 1) >> PAGE_SHIFT;
+	struct vfio_xa_dma_run run;
+	void __user *user;
+
+	if (!vfio_xa_dma_next(&container->store, first, last, &run) ||
+	    run.first != first || run.word & VFIO_XA_DMA_TRANSIENT)
+		return -EINVAL;
+	if (!(run.word & VFIO_XA_DMA_READ) ||
+	    (write && !(run.word & VFIO_XA_DMA_WRITE)))
+		return -EPERM;
+
+	count = min_t(size_t, count,
+		      (vfio_type1v3_run_pages(&run) << PAGE_SHIFT) - offset);
+	user = (void __user *)vfio_xa_dma_vaddr(run.word, first) + offset;
+	*copied = count;
+	if (!write)
+		return copy_from_user(data, user, count) ? -EFAULT : 0;
+
+	if (copy_to_user(user, data, count))
+		return -EFAULT;
+	vfio_type1v3_set_dirty(container, first, run.last);
+	return 0;
+}
+
+static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
+			       size_t count, bool write)
+{
+	bool kthread = !current->mm;
+	struct vfio_type1v3 *container;
+	struct mm_struct *mm;
+	size_t copied;
+	dma_addr_t last;
+	int ret = 0;
+
+	if (!count)
+		return 0;
+	if (check_add_overflow(iova, count - 1, &last))
+		return -EOVERFLOW;
+	container = vfio_type1v3_get(iommu_data);
+	if (!container)
+		return -EINVAL;
+
+	mutex_lock(&container->lock);
+	ret = -EBUSY;
+	if (WARN_ONCE(container->vaddr_invalid,
+		      "vfio_dma_rw() during a live update\n"))
+		goto out_unlock;
+
+	ret = -EINVAL;
+	mm = container->owner.mm;
+	if (!mm)
+		goto out_unlock;
+	ret = -EPERM;
+	if (!mmget_not_zero(mm))
+		goto out_unlock;
+	ret = -EFAULT;
+	if (kthread)
+		kthread_use_mm(mm);
+	else if (current->mm != mm)
+		goto out_mmput;
+
+	do {
+		ret = vfio_type1v3_copy_run(container, iova, data, count, write,
+					    &copied);
+		if (ret)
+			break;
+		iova += copied;
+		data += copied;
+		count -= copied;
+		cond_resched();
+	} while (count);
+
+	if (kthread)
+		kthread_unuse_mm(mm);
+out_mmput:
+	mmput(mm);
+out_unlock:
+	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
 }
@@ -1293,8 +2311,12 @@ static void *vfio_type1v3_open(unsigned long arg)
 		return ERR_PTR(-ENOMEM);
 
 	mutex_init(&container->lock);
+	mutex_init(&container->devices_lock);
 	refcount_set(&container->users, 1);
 	INIT_LIST_HEAD(&container->maps);
+	INIT_LIST_HEAD(&container->emulated);
+	INIT_LIST_HEAD(&container->devices);
+	xa_init_flags(&container->pins, XA_FLAGS_ACCOUNT);
 	vfio_xa_dma_init(&container->store);
 	ret = vfio_dma_space_init(&container->space, &container->lock);
 	if (ret)
@@ -1310,6 +2332,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 err_destroy:
 	vfio_dma_space_destroy(&container->space);
 err_free:
+	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
 	kfree(container);
 	return ERR_PTR(ret);
@@ -1336,18 +2359,23 @@ static int vfio_type1v3_attach_group(void *iommu_data,
 				     struct iommu_group *iommu_group,
 				     enum vfio_group_type type)
 {
-	struct vfio_type1v3 *container;
+	struct vfio_type1v3 *container = vfio_type1v3_get(iommu_data);
+	struct vfio_type1v3_domain *domain;
 	int ret;
 
-	if (type != VFIO_IOMMU)
-		return -EOPNOTSUPP;
-
-	container = vfio_type1v3_get(iommu_data);
 	if (!container)
 		return -EINVAL;
 
 	mutex_lock(&container->lock);
-	ret = vfio_type1v3_do_attach(container, iommu_group);
+	/* It could need the user memory that is gone for the moment. */
+	if (container->vaddr_invalid)
+		ret = -EBUSY;
+	else if (vfio_type1v3_find_group(container, iommu_group, &domain))
+		ret = -EINVAL;
+	else if (type == VFIO_EMULATED_IOMMU)
+		ret = vfio_type1v3_attach_emulated(container, iommu_group);
+	else
+		ret = vfio_type1v3_do_attach(container, iommu_group);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
@@ -1383,7 +2411,7 @@ vfio_type1v3_group_iommu_domain(void *iommu_data,
 		return ERR_PTR(-EINVAL);
 
 	mutex_lock(&container->lock);
-	if (vfio_type1v3_find_group(container, iommu_group, &domain))
+	if (vfio_type1v3_find_group(container, iommu_group, &domain) && domain)
 		iommu_domain = domain->dma.domain;
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
@@ -1398,6 +2426,11 @@ static const struct vfio_iommu_driver_ops vfio_type1v3_ops = {
 	.ioctl			= vfio_type1v3_ioctl,
 	.attach_group		= vfio_type1v3_attach_group,
 	.detach_group		= vfio_type1v3_detach_group,
+	.pin_pages		= vfio_type1v3_pin_pages,
+	.unpin_pages		= vfio_type1v3_unpin_pages,
+	.register_device	= vfio_type1v3_register_device,
+	.unregister_device	= vfio_type1v3_unregister_device,
+	.dma_rw			= vfio_type1v3_dma_rw,
 	.group_iommu_domain	= vfio_type1v3_group_iommu_domain,
 };
 

@@ -38,7 +38,7 @@
 #define VFIO_XA_DMA_READ		BIT(0)	/* device may read */
 #define VFIO_XA_DMA_WRITE		BIT(1)	/* device may write */
 #define VFIO_XA_DMA_VADDR_INVALID	BIT(2)	/* vaddr taken away, to be replaced */
-#define VFIO_XA_DMA_IOMMU_MAPPED	BIT(3)	/* present in the IO page tables */
+#define VFIO_XA_DMA_DIRTY		BIT(3)	/* written to, and not yet reported */
 #define VFIO_XA_DMA_BIG			BIT(4)	/* may be part of a superpage */
 #define VFIO_XA_DMA_PFNMAP		BIT(5)	/* not pinned, not charged */
 #define VFIO_XA_DMA_PENDING		BIT(6)	/* reserved, not mapped yet */

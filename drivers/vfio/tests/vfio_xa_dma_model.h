@@ -272,7 +272,7 @@ static unsigned long model_word(struct model *m)
 	static const unsigned long flags[] = {
 		VFIO_XA_DMA_READ,
 		VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE,
-		VFIO_XA_DMA_READ | VFIO_XA_DMA_IOMMU_MAPPED,
+		VFIO_XA_DMA_READ | VFIO_XA_DMA_DIRTY,
 		VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG,
 	};
 	u8 b = model_byte(m);

@@ -33,7 +33,9 @@
  *   is no memory; never returned by VFIO_IOMMU_UNMAP_DMA
  * - EPERM: VFIO_IOMMU_MAP_DMA: the container's mappings belong to another
  *   process (address space)
- * - ENOSPC: VFIO_IOMMU_MAP_DMA: the administrator's dma_entry_limit is reached
+ * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices
+ * - ENOENT: VFIO_DMA_MAP_FLAG_VADDR: nothing is mapped in the range
+ * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile
  * - EINTR: a fatal signal; VFIO_IOMMU_UNMAP_DMA may have unmapped a part,
  *   which size tells
  * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed; size tells what is no
@@ -68,6 +70,33 @@ struct vfio_iommu_type1v3_info_cap_usage {
 	__aligned_u64 mapped_pages;
 	__aligned_u64 pinned_pages;
 	__aligned_u64 store_bytes;
+};
+
+/*
+ * VFIO_IOMMU_GET_INFO capability: where the answer of VFIO_IOMMU_DIRTY_PAGES
+ * comes from.  A program can choose to do without dirty tracking where all it
+ * would hear is that everything is dirty.
+ */
+#define VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY	0x5434
+
+/**
+ * struct vfio_iommu_type1v3_info_cap_dirty - how dirty pages become known
+ * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY, version 1
+ * @source: one of VFIO_IOMMU_TYPE1V3_DIRTY_*
+ * @__reserved: 0
+ *
+ * VFIO_IOMMU_TYPE1V3_DIRTY_PINNED: every device reaches memory by pinning pages
+ * or by copying; those pages are reported.
+ *
+ * VFIO_IOMMU_TYPE1V3_DIRTY_ALL: a device writes to memory unseen; every mapped
+ * page is reported, each time.
+ */
+struct vfio_iommu_type1v3_info_cap_dirty {
+	struct vfio_info_cap_header header;
+	__u32 source;
+#define VFIO_IOMMU_TYPE1V3_DIRTY_PINNED		0
+#define VFIO_IOMMU_TYPE1V3_DIRTY_ALL		1
+	__u32 __reserved;
 };
 
 #endif /* _UAPI_LINUX_VFIO_TYPE1V3_H */
