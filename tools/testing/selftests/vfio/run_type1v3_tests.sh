@@ -54,14 +54,13 @@ esac
 bind() { # BDF: give the device to vfio-pci
 	local dir=/sys/bus/pci/devices/$1
 
-	[ -e "$dir/iommu_group" ] || die "$1 is not behind an IOMMU"
 	echo vfio-pci >"$dir/driver_override"
 	if [ "$(basename "$(readlink "$dir/driver")")" != vfio-pci ]; then
 		[ ! -e "$dir/driver" ] || echo "$1" >"$dir/driver/unbind"
 		echo "$1" >/sys/bus/pci/drivers_probe
 	fi
 	[ "$(basename "$(readlink "$dir/driver")")" = vfio-pci ] ||
-		die "cannot bind $1 to vfio-pci"
+		die "cannot bind $1 to vfio-pci: is it behind an IOMMU?"
 }
 
 nvme=()

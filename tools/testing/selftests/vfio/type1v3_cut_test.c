@@ -175,8 +175,8 @@ static void cut_one(struct __test_metadata *_metadata, FIXTURE_DATA(cut) *self,
 		struct mem other;
 
 		ASSERT_EQ(0, mem_alloc(&other, MEM_4K, count * PAGE));
-		EXPECT_EQ(-EEXIST, dma_map(&self->c, base + first * PAGE,
-					   other.va, m->size, RW));
+		EXPECT_EQ(-EEXIST, dma_map(&self->c, base + (first - !!first) * PAGE,
+					   m->va, (count + 1) * PAGE, RW));
 		EXPECT_EQ(0, dma_map(&self->c, base + first * PAGE, other.va,
 				     count * PAGE, RW));
 		for (long i = 0; i < count; i += count > 1 ? count - 1 : 1) {

@@ -25,7 +25,8 @@
 #define NEED_MEM(m, kind, size) do { \
 	int _err = mem_alloc(m, kind, size); \
 	if (_err == -ENOMEM) \
-		SKIP(return, "no memory of kind " #kind); \
+		SKIP(return, "no memory of kind %d, %zu MiB", kind, \
+		     (size_t)(size) / MIB); \
 	ASSERT_EQ(0, _err); \
 } while (0)
 

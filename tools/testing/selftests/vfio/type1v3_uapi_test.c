@@ -561,8 +561,8 @@ TEST_F(uapi, unmap_part)
 		{ 25, 1, 1 },	/* last page */
 		{ 15, 2, 2 },	/* inside */
 		{ 5, 7, 1 },	/* from the hole before, over the first hole */
-		{ 20, 18, 10 },	/* to the end, a hole, into the next mapping */
-		{ 0, 64, 17 },	/* all that is left */
+		{ 20, 18, 11 },	/* to the end, a hole, into the next mapping */
+		{ 0, 64, 16 },	/* all that is left */
 	};
 	struct container *c = &self->c;
 	long held = 32;
