@@ -4,6 +4,7 @@
  */
 
 #include <linux/bitops.h>
+#include <linux/err.h>
 #include <linux/export.h>
 #include <linux/kernel.h>
 #include <linux/list.h>
@@ -41,6 +42,7 @@ struct vfio_xa_dma_elem {
 #define RUN_ORDER_BITS		4
 #define RUN_ORDER_SHIFT		(RUN_COUNT_BITS + RUN_INDEX_BITS)
 #define RUN_NR_SHIFT		(RUN_ORDER_SHIFT + RUN_ORDER_BITS)
+#define RUN_NR_ONE		BIT_ULL(RUN_NR_SHIFT)
 
 #define RUN_MAX			BIT(RUN_COUNT_BITS)	/* pages of one run */
 #define RUN_COUNT_MASK		(RUN_MAX - 1)
@@ -50,6 +52,9 @@ struct vfio_xa_dma_elem {
 
 /* Arrays are only found in slots which cover at most this many index bits. */
 #define ARRAY_MAX_SHIFT		RUN_INDEX_BITS
+
+/* Blocks of one word are made of smaller ones up to this many index bits. */
+#define ARRAY_FULL_SHIFT	(2 * XA_CHUNK_SHIFT)
 
 /*
  * Memory which the slab allocator spends on a node, and on an object beside
@@ -197,6 +202,8 @@ static void store_update_node(struct xa_node *node)
 	struct vfio_xa_dma *store = container_of(node->array, struct vfio_xa_dma, xa);
 
 	if (!node->count) {
+		if (store->near_node == node)
+			store->near_node = NULL;
 		list_del_init(&node->private_list);
 		store->nr_nodes--;
 	} else if (list_empty(&node->private_list)) {
@@ -220,28 +227,6 @@ static void slot_goto(struct xa_state *xas, unsigned long index)
 	xas_set_order(xas, index, 0);
 }
 
-/* Walk to the slot which holds the index of @xas. */
-static void *slot_load(struct xa_state *xas)
-{
-	void *entry;
-
-	rcu_read_lock();
-	entry = xas_load(xas);
-	rcu_read_unlock();
-	return entry;
-}
-
-/* Walk on to the next slot which is not empty. */
-static void *slot_find(struct xa_state *xas, unsigned long last)
-{
-	void *entry;
-
-	rcu_read_lock();
-	entry = xas_find(xas, last);
-	rcu_read_unlock();
-	return entry;
-}
-
 /* How many index bits the slot covers which @xas has found an entry in. */
 static unsigned int slot_shift(const struct xa_state *xas)
 {
@@ -251,6 +236,62 @@ static unsigned int slot_shift(const struct xa_state *xas)
 static unsigned long shift_mask(unsigned int shift)
 {
 	return (1UL << shift) - 1;
+}
+
+/* Remember the node which @xas has come to, for the next walk to start at. */
+static void slot_found(struct vfio_xa_dma *store, const struct xa_state *xas)
+{
+	if (xas_not_node(xas->xa_node))
+		return;
+	store->near_node = xas->xa_node;
+	store->near_index = xas->xa_index;
+}
+
+/* Walk to the slot which holds the index of @xas. */
+static void *slot_load(struct vfio_xa_dma *store, struct xa_state *xas)
+{
+	struct xa_node *node = store->near_node;
+	void *entry;
+
+	if (node && !((xas->xa_index ^ store->near_index) >> XA_CHUNK_SHIFT >> node->shift)) {
+		xas->xa_node = node;
+		xas->xa_offset = (xas->xa_index >> node->shift) & XA_CHUNK_MASK;
+		entry = rcu_dereference_raw(node->slots[xas->xa_offset]);
+		if (!xa_is_node(entry))
+			return entry;
+	} else {
+		xas->xa_node = XAS_RESTART;
+	}
+	rcu_read_lock();
+	entry = xas_load(xas);
+	rcu_read_unlock();
+	slot_found(store, xas);
+	return entry;
+}
+
+/* Walk on to the next slot which is not empty. */
+static void *slot_next(struct vfio_xa_dma *store, struct xa_state *xas,
+		       unsigned long last)
+{
+	void *entry;
+
+	rcu_read_lock();
+	entry = xas_find(xas, last);
+	rcu_read_unlock();
+	slot_found(store, xas);
+	return entry;
+}
+
+/* Walk to the first slot from the index of @xas on which is not empty. */
+static void *slot_first(struct vfio_xa_dma *store, struct xa_state *xas,
+			unsigned long last)
+{
+	void *entry = slot_load(store, xas);
+
+	if (entry || xas_not_node(xas->xa_node) ||
+	    (xas->xa_index | shift_mask(xas->xa_node->shift)) >= last)
+		return entry;
+	return slot_next(store, xas, last);
 }
 
 /* Replace what the slot holds. Never allocates. */
@@ -282,7 +323,8 @@ static void node_fold(struct xa_state *xas, unsigned long done)
 		unsigned int i;
 		void *entry;
 
-		if (xas_not_node(node) || node->nr_values != XA_CHUNK_SIZE)
+		if (xas_not_node(node) || node->nr_values != XA_CHUNK_SIZE ||
+		    node->shift >= ARRAY_FULL_SHIFT)
 			return;
 		if ((xas->xa_index | shift_mask(node->shift + XA_CHUNK_SHIFT)) > done)
 			return;
@@ -306,7 +348,7 @@ static bool array_is_full(const struct vfio_xa_dma_elem *a, unsigned int nr,
 {
 	unsigned int i;
 
-	if (shift > 2 * XA_CHUNK_SHIFT || run_first(a) & shift_mask(shift) ||
+	if (shift > ARRAY_FULL_SHIFT || run_first(a) & shift_mask(shift) ||
 	    (run_last(&a[nr - 1]) & shift_mask(shift)) != shift_mask(shift) ||
 	    a->word & VFIO_XA_DMA_TRANSIENT)
 		return false;
@@ -346,47 +388,71 @@ static void array_shrink(struct vfio_xa_dma *store, struct xa_state *xas,
 	array_free(store, a, order);
 }
 
-/*
- * Open a gap of @gap elements before element @at of the array which the slot
- * of @xas holds, there being room for them within the limit.
- */
-static struct vfio_xa_dma_elem *
-array_open_gap(struct vfio_xa_dma *store, struct xa_state *xas,
-	       struct vfio_xa_dma_elem *a, unsigned int at, unsigned int gap, gfp_t gfp)
+/* Add a run as element @at of an array which has room for it. */
+static void array_add(struct vfio_xa_dma_elem *a, unsigned int at, u64 pos,
+		      unsigned long word)
 {
-	unsigned int nr = array_nr(a), order = array_order(a);
-	struct vfio_xa_dma_elem *old = a;
-	unsigned int i;
+	u64 size = a->pos & ~RUN_POS_MASK;
+	unsigned int nr = array_nr(a);
 
-	if (nr + gap > 1U << order) {
-		unsigned int more = order_for(nr + gap);
-
-		a = array_alloc(store, more, gfp);
-		if (!a)
-			return NULL;
-		memcpy(a, old, at * sizeof(*a));
-		memcpy(a + at + gap, old + at, (nr - at) * sizeof(*a));
-		slot_replace(xas, a);
-		array_free(store, old, order);
-		order = more;
-	} else {
-		memmove(a + at + gap, a + at, (nr - at) * sizeof(*a));
-	}
-	if (!at)
-		a[gap].pos &= RUN_POS_MASK;
-	for (i = at; i < at + gap; i++)
-		a[i].pos = 0;
-	array_set_size(a, nr + gap, order);
-	return a;
+	a->pos &= RUN_POS_MASK;
+	if (at < nr)
+		memmove(a + at + 1, a + at, (nr - at) * sizeof(*a));
+	a[at].pos = pos;
+	a[at].word = word;
+	a->pos |= size + RUN_NR_ONE;
 }
 
-static void array_close_gap(struct vfio_xa_dma_elem *a, unsigned int at,
-			    unsigned int gap)
+/* Remove @n elements from element @at on. Some must be left. */
+static void array_remove(struct vfio_xa_dma_elem *a, unsigned int at, unsigned int n)
+{
+	u64 size = a->pos & ~RUN_POS_MASK;
+	unsigned int nr = array_nr(a);
+
+	if (at + n < nr)
+		memmove(a + at, a + at + n, (nr - at - n) * sizeof(*a));
+	a->pos = (a->pos & RUN_POS_MASK) | (size - n * RUN_NR_ONE);
+}
+
+/*
+ * Cut the run of element @i, so that the next element begins at @index. There
+ * is room for it if vfio_xa_dma_prepare() has been called.
+ */
+static bool array_cut(struct vfio_xa_dma_elem *a, unsigned int i, unsigned long index)
+{
+	unsigned long count = run_last(&a[i]) - run_index(index) + 1;
+
+	if (WARN_ON_ONCE(array_nr(a) == 1U << array_order(a)))
+		return false;
+	a[i].pos -= count;
+	array_add(a, i + 1, run_pos(index, index + count - 1), a[i].word);
+	return true;
+}
+
+/*
+ * See that there is room for @more elements in the array which the slot of
+ * @xas holds. Returns the array, which may have moved; -ENOSPC if it would
+ * become too large.
+ */
+static struct vfio_xa_dma_elem *
+array_make_room(struct vfio_xa_dma *store, struct xa_state *xas,
+		struct vfio_xa_dma_elem *a, unsigned int more, gfp_t gfp)
 {
 	unsigned int nr = array_nr(a), order = array_order(a);
+	struct vfio_xa_dma_elem *new;
 
-	memmove(a + at, a + at + gap, (nr - at - gap) * sizeof(*a));
-	array_set_size(a, nr - gap, order);
+	if (nr + more <= 1U << order)
+		return a;
+	if (nr + more > array_limit(slot_shift(xas)))
+		return ERR_PTR(-ENOSPC);
+	new = array_alloc(store, order_for(nr + more), gfp);
+	if (!new)
+		return ERR_PTR(-ENOMEM);
+	memcpy(new, a, nr * sizeof(*a));
+	array_set_size(new, nr, order_for(nr + more));
+	slot_replace(xas, new);
+	array_free(store, a, order);
+	return new;
 }
 
 /* Join what can be joined of the runs @i to @j, and with their neighbours. */
@@ -403,7 +469,7 @@ static void array_join(struct vfio_xa_dma_elem *a, unsigned int i, unsigned int 
 			a[++out] = a[k];
 	}
 	if (out < j)
-		array_close_gap(a, out + 1, j - out);
+		array_remove(a, out + 1, j - out);
 }
 
 /*
@@ -519,13 +585,17 @@ static int array_push_down(struct vfio_xa_dma *store, struct xa_state *xas,
 		return err;
 
 	slot_goto(xas, index & ~shift_mask(shift));
-	while ((entry = slot_find(xas, last))) {
+	entry = slot_first(store, xas, last);
+	while (entry) {
 		if (xa_is_value(entry) ||
-		    array_nr(entry) <= array_limit(slot_shift(xas)))
+		    array_nr(entry) <= array_limit(slot_shift(xas))) {
+			entry = slot_next(store, xas, last);
 			continue;
+		}
 		err = array_push_down_once(store, xas, entry, gfp);
 		if (err)
 			return err;
+		entry = slot_first(store, xas, last);
 	}
 	slot_goto(xas, index);
 	return 0;
@@ -708,7 +778,7 @@ static int insert_slot(struct vfio_xa_dma *store, struct xa_state *xas,
 		array_free(store, a, 0);
 	/* The XArray leaves nodes behind, the lowest one empty: free them. */
 	slot_goto(xas, first);
-	slot_load(xas);
+	slot_load(store, xas);
 	if (!xas_not_node(xas->xa_node) && !xas->xa_node->count) {
 		slot_replace(xas, xa_mk_value(word));
 		slot_replace(xas, NULL);
@@ -764,13 +834,10 @@ static int insert_array(struct vfio_xa_dma *store, struct xa_state *xas,
 	} else if (at < nr && run_joins(&new, &a[at])) {
 		a[at].pos -= (run_count(&new) << RUN_COUNT_BITS) - run_count(&new);
 	} else {
-		if (nr >= array_limit(slot_shift(xas)))
-			return -ENOSPC;
-		a = array_open_gap(store, xas, a, at, 1, gfp);
-		if (!a)
-			return -ENOMEM;
-		a[at].word = word;
-		a[at].pos |= new.pos;
+		a = array_make_room(store, xas, a, 1, gfp);
+		if (IS_ERR(a))
+			return PTR_ERR(a);
+		array_add(a, at, new.pos, word);
 	}
 	array_fold(store, xas, a, ULONG_MAX);
 	return 0;
@@ -792,7 +859,7 @@ static int insert_some(struct vfio_xa_dma *store, unsigned long first,
 	int err;
 
 	do {
-		entry = slot_load(&xas);
+		entry = slot_load(store, &xas);
 		if (xa_is_value(entry))
 			return -EEXIST;
 
@@ -836,22 +903,14 @@ static bool slot_within(const struct xa_state *xas, unsigned long last)
 	return !WARN_ON_ONCE(xas->xa_index & mask || (xas->xa_index | mask) > last);
 }
 
-/*
- * Which runs of an array [first, last] covers: sets *@from to the first, and
- * returns how many. None of them may be covered in part.
- */
-static unsigned int array_range(const struct vfio_xa_dma_elem *a, unsigned long first,
-				unsigned long last, unsigned int *from)
+/* How many runs from element @i on begin at or before @last. */
+static unsigned int array_count_to(const struct vfio_xa_dma_elem *a, unsigned int i,
+				   unsigned long last)
 {
-	unsigned int nr = array_nr(a), i, j;
+	unsigned int nr = array_nr(a), j;
 
-	i = array_find_from(a, nr, first);
 	for (j = i; j < nr && run_first(&a[j]) <= run_index(last); j++)
 		;
-	*from = i;
-	if (i < j && WARN_ON_ONCE(run_first(&a[i]) < run_index(first) ||
-				  run_last(&a[j - 1]) > run_index(last)))
-		return 0;
 	return j - i;
 }
 
@@ -885,11 +944,32 @@ static void erase_pages(struct vfio_xa_dma *store, struct xa_state *xas,
 
 /* Returns true if the slot has become empty. */
 static bool erase_array(struct vfio_xa_dma *store, struct xa_state *xas,
-			struct vfio_xa_dma_elem *a, unsigned long last)
+			struct vfio_xa_dma_elem *a, unsigned long first,
+			unsigned long last)
 {
-	unsigned int i, k, n;
+	unsigned int i = array_find_from(a, array_nr(a), first), k;
+	unsigned int n = array_count_to(a, i, last);
+	unsigned long count;
 
-	n = array_range(a, xas->xa_index, last, &i);
+	if (!n)
+		return false;
+	if (run_first(&a[i]) < run_index(first)) {
+		/* Keep what is before. */
+		if (run_last(&a[i]) > run_index(last) && !array_cut(a, i, last + 1))
+			return false;
+		count = run_last(&a[i]) - run_index(first) + 1;
+		a[i].pos -= count;
+		store->nr_pages -= count;
+		i++;
+		n--;
+	}
+	if (n && run_last(&a[i + n - 1]) > run_index(last)) {
+		/* Keep what is after. */
+		n--;
+		count = run_index(last) - run_first(&a[i + n]) + 1;
+		a[i + n].pos += (count << RUN_COUNT_BITS) - count;
+		store->nr_pages -= count;
+	}
 	for (k = i; k < i + n; k++)
 		store->nr_pages -= run_count(&a[k]);
 	if (n == array_nr(a)) {
@@ -898,7 +978,7 @@ static bool erase_array(struct vfio_xa_dma *store, struct xa_state *xas,
 		return true;
 	}
 	if (n) {
-		array_close_gap(a, i, n);
+		array_remove(a, i, n);
 		array_shrink(store, xas, a);
 	}
 	return false;
@@ -913,14 +993,14 @@ static void erase_range(struct vfio_xa_dma *store, unsigned long first,
 	void *entry;
 	bool empty;
 
-	while ((entry = slot_find(&xas, last))) {
+	while ((entry = slot_first(store, &xas, last))) {
 		shift = slot_shift(&xas);
 		end = min(xas.xa_index | shift_mask(shift ?: XA_CHUNK_SHIFT), last);
 		empty = true;
 		if (!shift) {
 			erase_pages(store, &xas, end);
 		} else if (!xa_is_value(entry)) {
-			empty = erase_array(store, &xas, entry, end);
+			empty = erase_array(store, &xas, entry, xas.xa_index, end);
 		} else if (slot_within(&xas, last)) {
 			store->nr_pages -= shift_mask(shift) + 1;
 			slot_replace(&xas, NULL);
@@ -938,10 +1018,10 @@ static void erase_range(struct vfio_xa_dma *store, unsigned long first,
 	if (!collapse || (entry && !((first ^ last) >> XA_CHUNK_SHIFT)))
 		return;
 	slot_goto(&xas, first);
-	slot_load(&xas);
+	slot_load(store, &xas);
 	node_collapse(store, &xas);
 	slot_goto(&xas, last);
-	slot_load(&xas);
+	slot_load(store, &xas);
 	node_collapse(store, &xas);
 }
 
@@ -1001,101 +1081,91 @@ int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert, "VFIO_DMA");
 
-/* Cut an array before each of the elements it is to have from then on. */
-static int cut_array(struct vfio_xa_dma *store, struct xa_state *xas,
-		     struct vfio_xa_dma_elem *a, const unsigned long *cuts,
-		     unsigned int nr_cuts, gfp_t gfp)
+/* Does a run of an array cover both @index and the page before it? */
+static bool array_is_across(const struct vfio_xa_dma_elem *a, unsigned long index)
 {
-	unsigned int i, c;
+	unsigned int i = array_find(a, array_nr(a), index);
 
-	for (c = 0; c < nr_cuts; c++) {
-		unsigned long at = run_index(cuts[c]);
-
-		i = array_find(a, array_nr(a), at);
-		if (run_first(&a[i]) >= at || run_last(&a[i]) < at)
-			continue;
-		if (array_nr(a) >= array_limit(slot_shift(xas)))
-			return -ENOSPC;
-		a = array_open_gap(store, xas, a, i + 1, 1, gfp);
-		if (!a)
-			return -ENOMEM;
-		a[i + 1].word = a[i].word;
-		a[i + 1].pos = run_pos(at, run_last(&a[i]));
-		a[i].pos -= run_count(&a[i + 1]);
-	}
-	return 0;
+	return run_first(&a[i]) < run_index(index) && run_last(&a[i]) >= run_index(index);
 }
 
-/* Cut a block of one word, which has to become an array, or a node full of it. */
-static int cut_value(struct vfio_xa_dma *store, struct xa_state *xas, void *entry,
-		     gfp_t gfp)
+/*
+ * Make a block of one word an array with room for @cuts cuts, or a node full
+ * of smaller blocks. Leaves @xas to be walked again.
+ */
+static int prepare_value(struct vfio_xa_dma *store, struct xa_state *xas, void *entry,
+			 unsigned int cuts, gfp_t gfp)
 {
-	unsigned int shift = slot_shift(xas), i;
+	unsigned int shift = slot_shift(xas), order, nr, i;
 	void *slots[XA_CHUNK_SIZE];
 	struct vfio_xa_dma_elem *a;
 	unsigned long first;
 
-	if (1UL << shift > RUN_MAX) {
+	if (shift > ARRAY_FULL_SHIFT) {
 		for (i = 0; i < XA_CHUNK_SIZE; i++)
 			slots[i] = entry;
 		return slot_split(xas, slots, gfp);
 	}
-	/* Room for a run from the middle. */
-	a = array_alloc(store, 2, gfp);
+
+	nr = DIV_ROUND_UP(1U << shift, RUN_MAX);
+	order = order_for(nr + cuts);
+	a = array_alloc(store, order, gfp);
 	if (!a)
 		return -ENOMEM;
 	first = xas->xa_index & ~shift_mask(shift);
-	a->pos = run_pos(first, first | shift_mask(shift));
-	a->word = xa_to_value(entry);
-	array_set_size(a, 1, 2);
+	for (i = 0; i < nr; i++, first += RUN_MAX) {
+		a[i].pos = run_pos(first, first + (min(1UL << shift, RUN_MAX) - 1));
+		a[i].word = xa_to_value(entry);
+	}
+	array_set_size(a, nr, order);
 	slot_replace(xas, a);
 	slot_goto(xas, xas->xa_index);
 	return 0;
 }
 
 /*
- * Make runs begin at the pages @first and @last + 1, as far as they lie in the
- * slot which @at is in, and set *@end to the last page of that.
+ * See that the slot which @at is in can be cut before @first and after @last,
+ * as far as these lie in it. Sets *@end to the last page of the slot.
  */
-static int cut_slot(struct vfio_xa_dma *store, unsigned long at, unsigned long first,
-		    unsigned long last, unsigned long *end, gfp_t gfp)
+static int prepare_slot(struct vfio_xa_dma *store, unsigned long at,
+			unsigned long first, unsigned long last,
+			unsigned long *end, gfp_t gfp)
 {
 	struct xa_state xas = store_state(store, at);
-	unsigned long cuts[2], mask;
-	unsigned int n;
+	struct vfio_xa_dma_elem *a;
+	unsigned int cuts;
 	void *entry;
 	int err;
 
-	do {
-		entry = slot_load(&xas);
-		if (xas_not_node(xas.xa_node)) {
-			*end = at;
-			return 0;
-		}
-		mask = shift_mask(slot_shift(&xas));
-		*end = at | mask;
-		n = 0;
-		if (first > (at & ~mask))
-			cuts[n++] = first;
-		if (last < *end)
-			cuts[n++] = last + 1;
-		if (!entry || !n)
-			return 0;
+again:
+	entry = slot_load(store, &xas);
+	*end = at;
+	if (!entry || !slot_shift(&xas))
+		return 0;
+	*end |= shift_mask(slot_shift(&xas));
+	cuts = (first > (at & ~shift_mask(slot_shift(&xas)))) + (last < *end);
+	if (!cuts)
+		return 0;
 
-		err = -EAGAIN;
-		if (xa_is_value(entry)) {
-			err = cut_value(store, &xas, entry, gfp);
-			if (!err)
-				err = -EAGAIN;
-		} else {
-			err = cut_array(store, &xas, entry, cuts, n, gfp);
-			if (err == -ENOSPC) {
-				err = array_push_down(store, &xas, entry, gfp);
-				if (!err)
-					err = -EAGAIN;
-			}
-		}
-	} while (err == -EAGAIN);
+	if (xa_is_value(entry)) {
+		err = prepare_value(store, &xas, entry, cuts, gfp);
+	} else {
+		a = entry;
+		if (array_nr(a) + cuts <= 1U << array_order(a))
+			return 0;
+		cuts = 0;
+		if (first > (at & ~shift_mask(slot_shift(&xas))))
+			cuts += array_is_across(a, first);
+		if (last < *end)
+			cuts += array_is_across(a, last + 1);
+		a = array_make_room(store, &xas, a, cuts, gfp);
+		err = PTR_ERR_OR_ZERO(a);
+		if (err != -ENOSPC)
+			return err;
+		err = array_push_down(store, &xas, entry, gfp);
+	}
+	if (!err)
+		goto again;
 	return err;
 }
 
@@ -1118,9 +1188,9 @@ int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 	unsigned long end;
 	int err;
 
-	err = cut_slot(store, first, first, last, &end, gfp);
+	err = prepare_slot(store, first, first, last, &end, gfp);
 	if (!err && end < last)
-		err = cut_slot(store, last, 0, last, &end, gfp);
+		err = prepare_slot(store, last, 0, last, &end, gfp);
 	return err;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_prepare, "VFIO_DMA");
@@ -1170,12 +1240,21 @@ static void change_pages(struct xa_state *xas, unsigned long last, unsigned long
 }
 
 static void change_array(struct vfio_xa_dma *store, struct xa_state *xas,
-			 struct vfio_xa_dma_elem *a, unsigned long last,
-			 unsigned long clear, unsigned long set, unsigned long done)
+			 struct vfio_xa_dma_elem *a, unsigned long first,
+			 unsigned long last, unsigned long clear, unsigned long set,
+			 unsigned long done)
 {
-	unsigned int i, k, n;
+	unsigned int i = array_find_from(a, array_nr(a), first), k;
+	unsigned int n = array_count_to(a, i, last);
 
-	n = array_range(a, xas->xa_index, last, &i);
+	if (n && run_first(&a[i]) < run_index(first)) {
+		if (!array_cut(a, i, first))
+			return;
+		i++;
+	}
+	if (n && run_last(&a[i + n - 1]) > run_index(last) &&
+	    !array_cut(a, i + n - 1, last + 1))
+		return;
 	if (!n)
 		return;
 	for (k = i; k < i + n; k++)
@@ -1209,14 +1288,15 @@ void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
 	unsigned int shift;
 	void *entry;
 
-	while ((entry = slot_find(&xas, last))) {
+	while ((entry = slot_first(store, &xas, last))) {
 		shift = slot_shift(&xas);
 		end = min(xas.xa_index | shift_mask(shift ?: XA_CHUNK_SHIFT), last);
 		done = end < last ? end : ULONG_MAX;
 		if (!shift && xas.xa_node) {
 			change_pages(&xas, end, clear, set, done);
 		} else if (!xa_is_value(entry)) {
-			change_array(store, &xas, entry, end, clear, set, done);
+			change_array(store, &xas, entry, xas.xa_index, end, clear, set,
+				     done);
 		} else if (slot_within(&xas, last)) {
 			slot_replace(&xas, word_change(entry, clear, set));
 			node_fold(&xas, done);
@@ -1314,7 +1394,7 @@ unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index)
 	unsigned int i;
 	void *entry;
 
-	entry = slot_load(&xas);
+	entry = slot_load(store, &xas);
 	if (xa_is_value(entry))
 		return xa_to_value(entry);
 	if (!entry)
@@ -1346,11 +1426,11 @@ bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 	XA_STATE(xas, &store->xa, first);
 	void *entry;
 
-	do {
-		entry = slot_find(&xas, last);
-		if (!entry)
-			return false;
-	} while (!slot_run(&xas, entry, xas.xa_index, run));
+	entry = slot_first(store, &xas, last);
+	while (entry && !slot_run(&xas, entry, xas.xa_index, run))
+		entry = slot_next(store, &xas, last);
+	if (!entry)
+		return false;
 
 	if (run->first > last)
 		return false;
@@ -1377,13 +1457,13 @@ bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
 	XA_STATE(xas, &store->xa, index);
 	void *entry;
 
-	entry = slot_load(&xas);
+	entry = slot_load(store, &xas);
 	if (!entry || !slot_run(&xas, entry, index, run) || run->first > index)
 		return false;
 
 	run_extend_back(&xas, entry, run);
 	xas_set(&xas, run->last);
-	entry = slot_load(&xas);
+	entry = slot_load(store, &xas);
 	run_extend(&xas, entry, VFIO_XA_DMA_LAST_INDEX, run);
 	return true;
 }

@@ -87,6 +87,8 @@ static inline unsigned long vfio_xa_dma_vaddr(unsigned long word,
  * @array_bytes: bytes of all the arrays of runs which slots point to, with
  *	what the memory cgroup spends on each
  * @nr_pages: number of pages present, in whatever state
+ * @near_node: node which was walked to last, NULL if it has been freed
+ * @near_index: an index which is in @near_node
  *
  * All of it is protected by the caller's lock. @xa.xa_lock is taken inside,
  * where the XArray asks for it, and protects nothing.
@@ -97,6 +99,8 @@ struct vfio_xa_dma {
 	unsigned long		nr_nodes;
 	unsigned long		array_bytes;
 	unsigned long		nr_pages;
+	struct xa_node		*near_node;
+	unsigned long		near_index;
 };
 
 /**

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The model of the KUnit suite, with the allocator of shim.c. */
+#ifndef __HARNESS_H
+#define __HARNESS_H
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/kernel.h>
+#include <linux/list.h>
+#include <linux/slab.h>
+#include <linux/xarray.h>
+
+static unsigned long harness_calls, harness_forbidden;
+
+static void model_fail_nth(unsigned int n)
+{
+	shim_slab.fail_nth = n;
+}
+
+static void model_forbid(bool on)
+{
+	if (on)
+		harness_calls = shim_slab.nr_calls;
+	else if (shim_slab.nowait_fails)
+		harness_forbidden = shim_slab.nr_calls - harness_calls;
+	shim_slab.nowait_fails = on;
+}
+
+static unsigned long model_forbidden(void)
+{
+	return harness_forbidden;
+}
+
+struct model;
+static int model_extra_check(struct model *m);
+
+#include "../../../drivers/vfio/tests/vfio_xa_dma_model.h"
+
+/* What the kernel's allocator would spend: see vfio_xa_dma_footprint(). */
+static size_t harness_bytes(void)
+{
+	const size_t slab = 4 * PAGE_SIZE;
+
+	return shim_slab.nr_nodes * (slab / (slab / sizeof(struct xa_node)) + 8) +
+	       shim_slab.bytes + shim_slab.nr_objects * 8;
+}
+
+static int model_extra_check(struct model *m)
+{
+	model_require(m, vfio_xa_dma_footprint(&m->store) == harness_bytes());
+	model_require(m, !shim_slab.nr_uncharged);
+	return 0;
+}
+
+#endif
