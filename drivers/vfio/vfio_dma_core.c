@@ -989,34 +989,47 @@ static bool vfio_dma_domain_linear(struct vfio_dma_domain *domain,
  * @iova: first address of an aligned block of one of the domain's page sizes;
  *	all of it is mapped, with the same access rights
  * @npages: size of the block in pages
- * @at: page aligned address inside the block, not @iova
+ * @first: first address of a range that is to be unmapped
+ * @end: the address behind it; @first or @end is inside of the block
  * @prot: IOMMU_READ, IOMMU_WRITE: access rights of the block
  *
  * Of the sizes for which the block is wholly mapped the caller tries the
  * largest first: a block that is physically linear and not part of a larger
- * linear one is unmapped whole and mapped back in two parts.  Device access to
- * it may fault meanwhile.
+ * linear one is unmapped whole and mapped back in parts.  Both ends of the
+ * range have to be known here, because a second call for the same block would
+ * make a superpage of what the first has divided.  Device access to the block
+ * may fault meanwhile.
  *
- * Source: the rule that iommu_unmap() cannot divide what iommu_map() made,
- * and break-before-make, Arm Architecture Reference Manual, D8.16.
+ * Source: iommu_unmap() cannot divide what iommu_map() made; break before make
+ * is the Arm Architecture Reference Manual's name (D8.16) for the order.
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex and
  * has called vfio_dma_unmap_flush() since the last vfio_dma_unmap().
- * Return: 1 if the block was divided at @at; 0 if it is not physically linear
- * and nothing was done; -EIO if the IOMMU driver failed: the caller must unmap
- * the whole block with vfio_dma_unmap() and then call vfio_dma_forget_lost().
+ * Return: 1 if the block was divided; 0 if it is not physically linear and
+ * nothing was done; -EIO if the IOMMU driver failed: the caller must unmap the
+ * whole block with vfio_dma_unmap() and then call vfio_dma_forget_lost().
  */
 int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
-			  unsigned long npages, dma_addr_t at, int prot)
+			  unsigned long npages, dma_addr_t first,
+			  dma_addr_t end, int prot)
 {
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOFAIL;
-	size_t size = npages << PAGE_SHIFT, left = at - iova;
+	size_t size = npages << PAGE_SHIFT, unmapped, part;
+	size_t cuts[3] = { size, size, size }, done = 0;
 	struct vfio_dma_lost *lost;
 	phys_addr_t phys;
-	size_t unmapped;
+	int i;
 
 	if (!vfio_dma_domain_linear(domain, iova, npages, &phys))
 		return 0;
+
+	/* Offsets in ascending order; an end outside of the block cuts nothing. */
+	if (first - iova < size)
+		cuts[0] = first - iova;
+	if (end - iova < size)
+		cuts[1] = end - iova;
+	if (cuts[0] == size)
+		cuts[0] = 0;
 
 	lost = kmalloc_obj(*lost, gfp);
 
@@ -1028,18 +1041,22 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 		return -EIO;
 	}
 
-	if (__vfio_dma_domain_map(domain, iova, phys, left, prot, true, gfp))
-		goto err_lost;
-	if (__vfio_dma_domain_map(domain, at, phys + left, size - left, prot,
-				  true, gfp))
-		goto err_unmap;
+	for (i = 0; i < ARRAY_SIZE(cuts); i++) {
+		if (cuts[i] <= done)
+			continue;
+		part = cuts[i] - done;
+		if (__vfio_dma_domain_map(domain, iova + done, phys + done,
+					  part, prot, true, gfp))
+			goto err_lost;
+		done += part;
+	}
 
 	kfree(lost);
 	return 1;
 
-err_unmap:
-	iommu_unmap(domain->domain, iova, left);
 err_lost:
+	if (done)
+		iommu_unmap(domain->domain, iova, done);
 	lost->iova = iova;
 	lost->extent.pfn = PHYS_PFN(phys);
 	lost->extent.npages = npages;

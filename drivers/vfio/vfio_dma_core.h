@@ -151,7 +151,8 @@ int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
 void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 			   unsigned long npages);
 int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
-			  unsigned long npages, dma_addr_t at, int prot);
+			  unsigned long npages, dma_addr_t first,
+			  dma_addr_t end, int prot);
 
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big);

@@ -322,7 +322,8 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 		for (; sizes; sizes &= ~npages) {
 			npages = 1UL << __fls(sizes);
 			block = round_down(at, npages);
-			if (block == at)
+			/* A block with both borders has been divided at both. */
+			if (block == at || (*first != at && *first > block))
 				break;
 			if (!vfio_type1v3_block_is_big(container, block,
 						       block + npages - 1,
@@ -332,7 +333,8 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 			ret = vfio_dma_domain_split(domain,
 						    vfio_type1v3_iova(block),
 						    npages,
-						    vfio_type1v3_iova(at),
+						    vfio_type1v3_iova(*first),
+						    vfio_type1v3_iova(*last + 1),
 						    prot);
 			if (ret < 0) {
 				*first = min(*first, block);
