@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# selftests.sh KERNEL IOMMU [TEST...]
+#
+# Boots KERNEL behind IOMMU with the devices that the kselftests want, and runs
+# them, all or those named, there.
+set -euo pipefail
+. "$(dirname "$0")/../../../scripts/common.sh"
+
+kernel=${1:?usage: selftests.sh KERNEL IOMMU [TEST...]}
+iommu=${2:?usage: selftests.sh KERNEL IOMMU [TEST...]}
+shift 2
+dir=$TOP/tools/testing/selftests/vfio
+bin=$CACHE/selftests
+
+build() {
+	mkdir -p "$bin"
+	make -s -C "$dir" KSRC="$("$TOP/scripts/fetch.sh" source)/src" OUTPUT="$bin"
+}
+with_lock selftests build >&2
+
+disks=$(mktemp -d "$CACHE/disks.XXXXXX")
+trap 'rm -rf "$disks"' EXIT
+truncate -s 64M "$disks"/{0,1}
+"$TOP/tools/testing/vm/boot.sh" -k "$kernel" -i "$iommu" -m 4096 -t 1500 \
+	-p "hugepagesz=1G hugepages=1" \
+	-q "-drive if=none,id=d0,format=raw,file=$disks/0 -device nvme,serial=d0,drive=d0" \
+	-q "-drive if=none,id=d1,format=raw,file=$disks/1 -device nvme,serial=d1,drive=d1" \
+	-q "-object memory-backend-ram,id=bar,size=16M,share=on -device ivshmem-plain,memdev=bar" \
+	env TYPE1V3_BINDIR="$bin" "$dir/run_type1v3_tests.sh" "$@"

@@ -1,0 +1,202 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# test.sh [STAGE...]
+#
+# Runs all tests, or the stages named (patterns), and ends in one line
+#   N passed, N failed, N skipped
+# Two lanes run side by side: one mostly builds, one mostly runs machines. What a
+# stage prints is kept in the cache and shown when it fails.
+set -euo pipefail
+. "$(dirname "$0")/../../../scripts/common.sh"
+
+VM=$TOP/tools/testing/vm
+logs=$CACHE/test-logs
+results=$logs/results
+only=("${@:-*}")
+
+source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
+
+# --- stages: what each one does -------------------------------------------
+
+no_warnings() { # LOG [ABOUT]
+	if grep -E "${2:-}.*(warning|error):" "$1"; then return 1; fi
+}
+
+build_stock() {
+	"$VM/kernel.sh" stock
+	no_warnings "$CACHE/stock/build.log"
+}
+
+build_lean() { "$VM/kernel.sh" lean; }
+
+# the modules outside the tree, but against the newest kernel
+build_newest() {
+	local tree build=$CACHE/build-newest
+
+	tree=$(source_tree)
+	"$TOP/scripts/snapshot.sh" "$build"
+	make -C "$build" KDIR="${tree%/src}/build-lean" W=1 modules 2>&1 | tee "$build/log"
+	no_warnings "$build/log"
+}
+
+# in_tree m|y: W=1 and sparse say nothing about our files; with y it links, too
+in_tree() {
+	local tree build
+
+	tree=$(source_tree)
+	build=${tree%/src}/build-check-$1
+	mkdir -p "$build"
+	with_lock vm-source "$TOP/scripts/in-tree.sh" "$tree"
+	{
+		sed "s/=y/=$1/" "$TOP/drivers/vfio/tests/.kunitconfig"
+		printf '%s\n' CONFIG_64BIT=y CONFIG_SMP=y CONFIG_MODULES=y CONFIG_PCI=y \
+			CONFIG_IOMMU_SUPPORT=y CONFIG_VFIO_GROUP=y CONFIG_VFIO_CONTAINER=y
+	} >"$build/fragment"
+	make -s -C "$tree" O="$build" KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
+	# a warning is given once only unless the objects go
+	rm -rf "$build/drivers/vfio"
+	nice make -C "$build" -j2 W=1 C=2 drivers/vfio/ 2>&1 | tee "$build/log"
+	no_warnings "$build/log" 'drivers/vfio/(vfio_dma|vfio_xa|[a-z_]*type1v3|tests/)'
+	[ "$1" = m ] || nice make -C "$build" -j2 vmlinux
+}
+
+check_ops() {
+	local release
+
+	release=$(cat "$CACHE/stock/release")
+	"$TOP/scripts/check-ops.sh" header "$(source_tree)"
+	"$TOP/scripts/check-ops.sh" btf "$CACHE/stock-$release/usr/src/linux-headers-$release/vmlinux" \
+		"$CACHE/stock/lib/modules/$release/kernel/drivers/vfio/vfio.ko.xz" \
+		"$CACHE/stock/build/drivers/vfio/vfio_iommu_type1v3.ko"
+}
+
+userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
+
+kunit() {
+	"$VM/boot.sh" -k lean -t 1200 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit
+}
+
+# --- running and counting -------------------------------------------------
+
+# what a stage printed -> "passed failed skipped"
+count_tap() { # NAME
+	awk -v stage="$1" -v skips="$VM/expected-skips" -f "$VM/tap.awk" "$logs/$1.log" 2>"$logs/$1.count"
+}
+
+# the kernel's own parser judges what KUnit printed
+count_kunit() {
+	python3 "$(source_tree)/tools/testing/kunit/kunit.py" parse "$logs/$1.log" >"$logs/$1.parsed" || true
+	cat "$logs/$1.parsed" >>"$logs/$1.log"
+	sed 's/\x1b\[[0-9;]*m//g' "$logs/$1.parsed" | awk '
+		/Testing complete/ {
+			for (i = 1; i < NF; i++)
+				n[$i] = $(i + 1) + 0
+			found = 1
+		}
+		END {
+			failed = n["failed:"] + n["crashed:"] + n["errors:"]
+			if (!found || !n["passed:"])
+				failed++
+			print n["passed:"] + 0, failed, n["skipped:"] + 0
+		}'
+}
+
+wanted() {
+	local pattern
+
+	for pattern in "${only[@]}"; do
+		# shellcheck disable=SC2053  # a pattern
+		[[ $1 != $pattern ]] || return 0
+	done
+	return 1
+}
+
+# stage NAME check|tap|kunit COMMAND...: the command may be a function of ours; it
+# runs in a shell of its own, where an error ends it
+stage() {
+	local name=$1 kind=$2 status=0 start=$SECONDS passed failed skipped
+
+	shift 2
+	wanted "$name" || return 0
+	say "$name: started"
+	slowly "$logs/$name.log" "$VM/test.sh" --run "$@" || status=$?
+	case $kind in
+	check) passed=$((status == 0)) failed=$((status != 0)) skipped=0 ;;
+	*) read -r passed failed skipped < <("count_$kind" "$name") ;;
+	esac
+	# it can fail without any of its tests doing so: a panic, a time-out
+	[ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
+	if [ "$failed" != 0 ]; then
+		say "$name: FAILED, status $status; the end of $logs/$name.log:"
+		{ cat "$logs/$name.count" 2>/dev/null || true
+		  tail -n 40 "$logs/$name.log"; } | sed "s|^|$name: |" >&2
+	fi
+	say "$name: $passed passed, $failed failed, $skipped skipped ($((SECONDS - start)) s)"
+	echo "$name $passed $failed $skipped" >>"$results"
+}
+
+run_selftests() { # KERNEL
+	stage "selftests-$1-vtd" tap "$VM/selftests.sh" "$1" vtd
+	stage "selftests-$1-virtio" tap "$VM/selftests.sh" "$1" virtio
+}
+
+lane_build() {
+	# the other lane must not wait for what will never come
+	trap 'touch "$logs/lean-is-there"' EXIT
+	stage build-lean check build_lean
+	touch "$logs/lean-is-there"
+	stage build-newest check build_newest
+	stage in-tree-m check in_tree m
+	stage in-tree-y check in_tree y
+	stage lint check "$TOP/scripts/lint.sh"
+	stage userspace tap userspace
+}
+
+lane_run() {
+	stage build-stock check build_stock
+	stage check-ops check check_ops
+	run_selftests stock
+	stage demo check "$VM/demo.sh"
+	until [ -e "$logs/lean-is-there" ]; do sleep 2; done
+	stage kunit kunit kunit
+	run_selftests lean
+}
+
+all_stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
+	selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
+	selftests-lean-virtio"
+
+main() {
+	local name total
+
+	rm -rf "$logs"
+	mkdir -p "$logs"
+	: >"$results"
+	# both lanes need it, and one download is enough
+	source_tree >/dev/null
+	lane_build &
+	lane_run &
+	# shellcheck disable=SC2064  # these jobs
+	trap "kill $(jobs -p | tr '\n' ' ') 2>/dev/null; exit 130" INT TERM
+	wait
+	for name in $all_stages; do
+		! wanted "$name" || grep -q "^$name " "$results" || {
+			say "$name: did not come to an end"
+			echo "$name 0 1 0" >>"$results"
+		}
+	done
+	echo
+	awk '{ printf "%-24s %5d passed %3d failed %3d skipped\n", $1, $2, $3, $4 }' "$results"
+	total=$(awk '{ p += $2; f += $3; s += $4 }
+		     END { printf "%d passed, %d failed, %d skipped", p, f, s; exit !(p && !f) }' "$results") ||
+		{ echo "$total"; return 1; }
+	echo "$total"
+}
+
+if [ "${1:-}" = --run ]; then
+	shift
+	"$@"
+else
+	with_lock test main
+fi
