@@ -351,7 +351,7 @@ static int model_step_insert(struct model *m, unsigned int fail)
 static int model_step_stride(struct model *m)
 {
 	unsigned long index = model_index(m), word = model_word(m);
-	u8 shape = model_byte(m), n = model_byte(m);
+	u8 shape = model_byte(m), n = model_byte(m) & 0x7f;
 	unsigned long stride = 1UL << (shape % 32);
 	int err;
 
@@ -390,7 +390,7 @@ static int model_step_erase(struct model *m, unsigned int fail)
 static int model_step_erase_stride(struct model *m)
 {
 	unsigned long index = model_index(m);
-	u8 shape = model_byte(m), n = model_byte(m);
+	u8 shape = model_byte(m), n = model_byte(m) & 0x7f;
 	unsigned long stride = 1UL << (shape % 32);
 	int err;
 

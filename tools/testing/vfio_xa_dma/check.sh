@@ -1,0 +1,47 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Run the tests and make one TAP stream of what they print.
+#
+#	check.sh BUILD-DIRECTORY SECONDS SEED
+
+set -u
+build=$1 seconds=$2 seed=$3
+
+# A fuzzer which has found something leaves it behind, to be run again.
+fuzz()
+{
+	corpus=$(mktemp -d) || return 1
+	# Something to begin with: it is read as steps, whatever it is.
+	for i in $(seq 32); do
+		head -c $((i * 8)) /dev/urandom > "$corpus/seed-$i"
+	done
+	if "$build/fuzz" -max_total_time="$seconds" -max_len=400 -timeout=60 \
+			-rss_limit_mb=4096 -artifact_prefix="$build/" \
+			-print_final_stats=1 "$corpus" > "$build/fuzz.log" 2>&1 &&
+	   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$build/fuzz.log") &&
+	   [ "${runs:-0}" -gt 500 ]; then
+		echo "ok - fuzzer: $runs runs in $seconds seconds"
+	else
+		sed 's/^/# /' "$build/fuzz.log" | tail -n 40
+		echo "not ok - fuzzer: see $build/fuzz.log"
+	fi
+	rm -rf "$corpus"
+}
+
+# A program which fails without having said so is a failure as well.
+run()
+{
+	"$@" 2>&1 || echo "not ok - $1: exit status $?"
+}
+
+{
+	run "$build/model" "$seed"
+	run "$build/memory" "$((seconds / 2))" "$seed"
+	fuzz
+} | awk '
+	/^ok - /	{ n++; sub(/^ok/, "ok " n) }
+	/^not ok - /	{ n++; bad++; sub(/^not ok/, "not ok " n) }
+	!/^(ok|not ok|#)/ { sub(/^/, "# ") }
+	{ print; fflush() }
+	END { print "1.." n + 0; exit !n || bad }
+'
