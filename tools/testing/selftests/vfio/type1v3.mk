@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Rules of the type1v3 selftests. Inside a kernel tree the Makefile of this
-# directory includes this file after ../lib.mk; elsewhere ours does.
+# directory includes this file at its end; elsewhere ours does.
 
 TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 	type1v3_uapi_test \
 	type1v3_limits_test \
 	type1v3_dma_test \
 	type1v3_cut_test)
+# selfdir comes from ../lib.mk
+TYPE1V3_CFLAGS ?= -I$(selfdir)
 
 TEST_PROGS += run_type1v3_tests.sh
 TEST_GEN_PROGS_EXTENDED += $(TYPE1V3_TESTS)
 
 all: $(TYPE1V3_TESTS)
 
-$(TYPE1V3_TESTS): $(OUTPUT)/%: %.c type1v3_lib.c type1v3_nvme.c type1v3_lib.h
+$(TYPE1V3_TESTS): $(OUTPUT)/%: %.c type1v3_lib.c type1v3_nvme.c type1v3_lib.h type1v3_harness.h
 	$(CC) -std=gnu11 -O2 -Wall -Werror -D_GNU_SOURCE= $(TYPE1V3_CFLAGS) \
 		$(KHDR_INCLUDES) $(filter %.c,$^) -pthread -o $@
