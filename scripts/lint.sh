@@ -32,10 +32,10 @@ checkpatch() { # IGNORED FILES...
 	local ignored=$1 status=0
 
 	shift
-	"$tree/scripts/checkpatch.pl" --root="$tree" --strict --quiet --terse --show-types \
+	"$tree/scripts/checkpatch.pl" --no-tree --strict --quiet --terse --show-types \
 		--no-summary --ignore "$ignored" --file "$@" || status=1
 	rm -f .checkpatch-camelcase.*
-	return $status
+	return "$status"
 }
 mapfile -t strict < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include)/')
 mapfile -t tests < <(printf '%s\n' "${code[@]}" | grep -E '^tools/')
