@@ -322,9 +322,14 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 		for (; sizes; sizes &= ~npages) {
 			npages = 1UL << __fls(sizes);
 			block = round_down(at, npages);
-			/* A block with both borders has been divided at both. */
-			if (block == at || (*first != at && *first > block))
+			if (block == at)
 				break;
+			/*
+			 * If a block with both borders was a superpage, it has
+			 * been divided at both when it was the first's turn.
+			 */
+			if (*first != at && *first > block)
+				continue;
 			if (!vfio_type1v3_block_is_big(container, block,
 						       block + npages - 1,
 						       prot))
