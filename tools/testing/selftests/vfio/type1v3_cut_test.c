@@ -8,6 +8,8 @@
  * driver that is asked to unmap a part of a superpage may take the user's page
  * for a page table. Hence memory is compared as a whole after each cut.
  */
+#include <pthread.h>
+
 #include "type1v3_harness.h"
 
 /* All that the model below needs to know of a page of IOVA */
@@ -221,13 +223,14 @@ TEST_F_TIMEOUT(cut, range, 120)
 	const bool v3 = is_v3(variant->type);
 
 	pattern_fill(self->mem.va, self->mem.size, 0);
-	cut_one(_metadata, self, v3, TEST_IOVA, 100, 17);
 	cut_one(_metadata, self, v3, TEST_IOVA, 512 - 3, 6);
-	cut_one(_metadata, self, v3, TEST_IOVA, 512, 512);
 	cut_one(_metadata, self, v3, TEST_IOVA, 511, 514);
-	cut_one(_metadata, self, v3, TEST_IOVA, npages - 1, 1);
-	if (variant->size == 6 * MIB)
-		cut_one(_metadata, self, v3, TEST_IOVA, 1, npages - 2);
+	/* comparing all of 1 GiB takes its time */
+	if (variant->size > 6 * MIB)
+		return;
+	cut_one(_metadata, self, v3, TEST_IOVA, 100, 17);
+	cut_one(_metadata, self, v3, TEST_IOVA, 512, 512);
+	cut_one(_metadata, self, v3, TEST_IOVA, 1, npages - 2);
 }
 
 /* IOVA and memory are not aligned alike: no superpages, same result. */
@@ -369,15 +372,34 @@ TEST_F(cut, then_attach)
 	nvme_close(&second);
 }
 
+static volatile bool stop;
+
+/* Take page 7 out and put it back, again and again. */
+static void *thread_cut(void *arg)
+{
+	FIXTURE_DATA(cut) *self = arg;
+	intptr_t bad = 0;
+
+	while (!stop) {
+		bad += dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, PAGE) != (__s64)PAGE;
+		bad += dma_map(&self->c, TEST_IOVA + 7 * PAGE,
+			       self->mem.va + 7 * PAGE, PAGE,
+			       RW | VFIO_DMA_MAP_FLAG_SMALL_PAGES) != 0;
+	}
+	return (void *)bad;
+}
+
 /*
- * VFIO_DMA_MAP_FLAG_SMALL_PAGES: cuts do not disturb the rest for a moment.
- * That cannot be seen from here; that the mapping is right can.
+ * VFIO_DMA_MAP_FLAG_SMALL_PAGES: cuts do not take the rest away, not for a
+ * moment. The device uses the rest while they happen.
  */
 TEST_F(cut, small_pages_flag)
 {
 	struct nvme *n = &self->nvme;
-	const long around[] = { 0, 6, 9, 511, 512, 1023 };
+	const long around[] = { 0, 5, 6, 8, 9, 10, 510, 511 };
 	struct mem *m = &self->mem;
+	pthread_t thread;
+	void *bad;
 	int ret;
 
 	ret = dma_map(&self->c, TEST_IOVA, m->va, 4 * MIB,
@@ -387,8 +409,18 @@ TEST_F(cut, small_pages_flag)
 		return;
 	}
 	ASSERT_EQ(0, ret);
+
+	stop = false;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, thread_cut, self));
+	for (int i = 0; i < 100; i++) {
+		expect_reads(_metadata, n, TEST_IOVA, around, ARRAY_SIZE(around));
+		expect_write(_metadata, n, TEST_IOVA, m, around[i % 8]);
+	}
+	stop = true;
+	ASSERT_EQ(0, pthread_join(thread, &bad));
+	EXPECT_EQ(NULL, bad);
+
 	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, 2 * PAGE));
-	expect_reads(_metadata, n, TEST_IOVA, around, ARRAY_SIZE(around));
 	expect_fault(_metadata, n, TEST_IOVA, m, 7);
 	expect_fault(_metadata, n, TEST_IOVA, m, 8);
 	EXPECT_EQ(4 * MIB - 2 * PAGE, dma_unmap(&self->c, TEST_IOVA, 4 * MIB));

@@ -575,3 +575,17 @@ int pci_rescan_bind(const char *bdf)
 		ret = write_file("/sys/bus/pci/drivers_probe", bdf);
 	return ret;
 }
+
+/**
+ * module_param() - Set a parameter of a module
+ * @module: name of the module
+ * @name: name of the parameter
+ * @value: value
+ */
+int module_param(const char *module, const char *name, const char *value)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
+	return write_file(path, value);
+}

@@ -103,6 +103,7 @@ long pinned_pages(void);
 int drop_ipc_lock(void);
 int pci_write(const char *bdf, const char *attr, const char *value);
 int pci_rescan_bind(const char *bdf);
+int module_param(const char *module, const char *name, const char *value);
 
 #define NVME_MAX_PAGES	128	/* of one transfer */
 

@@ -812,6 +812,33 @@ TEST(same_info)
 	}
 }
 
+/* Only when asked to does type1v3 answer the numbers of type1. */
+TEST(alias)
+{
+	const unsigned long types[] = { VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU };
+	const char *bdf;
+
+	NEED_DEVICE(bdf, ENV_NVME);
+	for (int alias = 1; alias >= 0; alias--) {
+		ASSERT_EQ(0, module_param("vfio_iommu_type1v3", "alias_type1",
+					  alias ? "Y" : "N"));
+		for (int i = 0; i < 2; i++) {
+			struct container_info info;
+			struct container c;
+
+			/* of the two modules type1v3 was loaded last */
+			ASSERT_EQ(0, container_open(&c, types[i], bdf));
+			ASSERT_EQ(0, container_info(&c, &info));
+			EXPECT_EQ(alias, info.has_own);
+			container_close(&c);
+
+			ASSERT_EQ(0, container_open(&c, VFIO_TYPE1v3_IOMMU, bdf));
+			EXPECT_EQ(alias, ioctl(c.fd, VFIO_CHECK_EXTENSION, types[i]));
+			container_close(&c);
+		}
+	}
+}
+
 /*
  * Unplugging the last device takes every mapping along while the process still
  * has the container and the group open.
@@ -835,6 +862,90 @@ TEST_F(uapi, unplug)
 	ASSERT_EQ(0, pci_rescan_bind(bdf));
 	ASSERT_EQ(0, container_open(&c, variant->type, bdf));
 	container_close(&c);
+}
+
+static void *thread_unplug(void *bdf)
+{
+	return (void *)(intptr_t)pci_write(bdf, "remove", "1");
+}
+
+/* An unplug waits for the device to be closed; mappings stay until then. */
+TEST_F(uapi, unplug_in_use)
+{
+	struct container_info info;
+	pthread_t thread;
+	struct container c;
+	char *bdf;
+	void *ret;
+	int fd;
+
+	NEED_DEVICE(bdf, ENV_BAR);
+	ASSERT_EQ(0, container_open(&c, variant->type, bdf));
+	fd = container_device(&c, bdf);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, dma_map(&c, TEST_IOVA, self->mem.va, 2 * MIB, RW));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, thread_unplug, bdf));
+	usleep(200000);
+	EXPECT_EQ(512, locked_pages() - self->locked);
+	EXPECT_EQ(0, dma_map(&c, OTHER_IOVA, self->mem.va, PAGE, RW));
+	EXPECT_EQ(PAGE, dma_unmap(&c, OTHER_IOVA, PAGE));
+	close(fd);
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(NULL, ret);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+	EXPECT_EQ(-EINVAL, container_info(&c, &info));
+	container_close(&c);
+	ASSERT_EQ(0, pci_rescan_bind(bdf));
+}
+
+static volatile bool stop;
+
+static void *thread_map_and_unmap(void *arg)
+{
+	FIXTURE_DATA(uapi) *self = arg;
+	__u64 seed = (uintptr_t)&seed;
+	intptr_t bad = 0;
+
+	while (!stop) {
+		__u64 r = prng(&seed), npages = (r >> 16) % 32 + 1;
+		__u64 page = r % 256, from = (r >> 32) % (512 - npages);
+		__s64 ret;
+
+		if (r >> 63) {
+			ret = dma_map(&self->c, TEST_IOVA + page * PAGE,
+				      self->mem.va + from * PAGE, npages * PAGE, RW);
+			bad += ret && ret != -EEXIST;
+		} else {
+			ret = dma_unmap(&self->c, TEST_IOVA + page * PAGE,
+					npages * PAGE);
+			bad += ret < 0 && ret != -EINVAL;
+		}
+		if (!(r >> 32 & 0xff))
+			bad += dma_unmap_all(&self->c) < 0;
+	}
+	return (void *)bad;
+}
+
+/* Threads that map and unmap the same IOVAs at the same time. */
+TEST_F(uapi, concurrent)
+{
+	pthread_t thread[4];
+	void *bad;
+
+	stop = false;
+	for (int i = 0; i < 4; i++) {
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, thread_map_and_unmap,
+					    self));
+	}
+	usleep(700000);
+	stop = true;
+	for (int i = 0; i < 4; i++) {
+		ASSERT_EQ(0, pthread_join(thread[i], &bad));
+		EXPECT_EQ(NULL, bad);
+	}
+	EXPECT_LE(0, dma_unmap_all(&self->c));
+	EXPECT_HELD(0);
 }
 
 TEST_HARNESS_MAIN
