@@ -89,7 +89,8 @@ fi
 # Without multi-threaded TCG, which stalls now and then. Long time-outs inside,
 # because nobody knows what else this machine is doing; ours is outside.
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
-boot_params+=" intel_iommu=on rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+[ "$kernel" != debug ] || boot_params+=" iommu.debug_pagealloc=1"
 qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
 	-machine q35 -accel "tcg,thread=single" -cpu "max,la57=off" -smp "$cpus" -m "$mib"
 	"${iommu_args[@]}"
