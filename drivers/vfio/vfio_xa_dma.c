@@ -761,13 +761,15 @@ static int insert_slot(struct vfio_xa_dma *store, struct xa_state *xas,
 	}
 
 	xas->xa_shift = shift;
-	if (grows && !vfio_xa_dma_may_alloc(gfp))
+	if (grows && !vfio_xa_dma_may_alloc(gfp)) {
 		xas_set_err(xas, -ENOMEM);
-	else do {
-		xas_lock(xas);
-		xas_store(xas, entry);
-		xas_unlock(xas);
-	} while (xas_nomem(xas, gfp));
+	} else {
+		do {
+			xas_lock(xas);
+			xas_store(xas, entry);
+			xas_unlock(xas);
+		} while (xas_nomem(xas, gfp));
+	}
 	if (likely(!xas_error(xas))) {
 		if (!a)
 			node_fold(xas, ULONG_MAX);

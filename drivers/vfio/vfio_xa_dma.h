@@ -161,4 +161,8 @@ static inline unsigned long vfio_xa_dma_npages(const struct vfio_xa_dma *store)
 	return store->nr_pages;
 }
 
+#if IS_ENABLED(CONFIG_KUNIT)
+bool vfio_xa_dma_may_alloc(gfp_t gfp);
+#endif
+
 #endif /* __VFIO_XA_DMA_H */

@@ -42,7 +42,7 @@ struct model {
 	struct vfio_xa_dma_run seg[MODEL_SEGMENTS];
 };
 
-#define model_expect(m, cond)						\
+#define model_expect(cond)						\
 	({								\
 		bool __ok = (cond);					\
 									\
@@ -51,13 +51,7 @@ struct model {
 		__ok;							\
 	})
 
-#define model_require(m, cond)						\
-	do {								\
-		if (!model_expect(m, cond))				\
-			return -EINVAL;					\
-	} while (0)
-
-static bool model_done(const struct model *m)
+static inline bool model_done(const struct model *m)
 {
 	return m->data && m->data == m->end;
 }
@@ -175,23 +169,29 @@ static bool model_is_held(const struct model *m, unsigned long first,
 
 /* The comparison. */
 
+static bool model_same(const struct vfio_xa_dma_run *a, const struct vfio_xa_dma_run *b)
+{
+	return a->first == b->first && a->last == b->last && a->word == b->word;
+}
+
 static int model_compare_at(struct model *m, unsigned long index)
 {
 	struct vfio_xa_dma_run run, got;
 	unsigned int i = model_find(m, index);
 	bool present = i < m->nr && m->seg[i].first <= index;
 
-	model_require(m, vfio_xa_dma_load(&m->store, index) ==
-			 (present ? m->seg[i].word : 0));
-	model_require(m, vfio_xa_dma_run_at(&m->store, index, &got) == present);
+	if (!model_expect(vfio_xa_dma_load(&m->store, index) == (present ? m->seg[i].word : 0)))
+		return -EINVAL;
+	if (!model_expect(vfio_xa_dma_run_at(&m->store, index, &got) == present))
+		return -EINVAL;
 	if (!present)
 		return 0;
 	while (i && m->seg[i - 1].last + 1 == m->seg[i].first &&
 	       m->seg[i - 1].word == m->seg[i].word)
 		i--;
 	model_run(m, i, &run);
-	model_require(m, run.first == got.first && run.last == got.last &&
-			 run.word == got.word);
+	if (!model_expect(model_same(&run, &got)))
+		return -EINVAL;
 	return 0;
 }
 
@@ -201,21 +201,27 @@ static int model_compare(struct model *m)
 	unsigned long npages = 0, index = 0;
 	unsigned int i = 0;
 
-	model_require(m, !vfio_xa_dma_validate(&m->store));
+	if (!model_expect(!vfio_xa_dma_validate(&m->store)))
+		return -EINVAL;
 	while (i < m->nr) {
 		i = model_run(m, i, &run);
 		npages += run.last - run.first + 1;
-		model_require(m, vfio_xa_dma_next(&m->store, index,
-						  VFIO_XA_DMA_LAST_INDEX, &got));
-		model_require(m, got.first == run.first && got.last == run.last &&
-				 got.word == run.word);
+		if (!model_expect(vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX,
+						   &got)))
+			return -EINVAL;
+		if (!model_expect(model_same(&run, &got)))
+			return -EINVAL;
 		index = run.last + 1;
 	}
-	model_require(m, index > VFIO_XA_DMA_LAST_INDEX ||
-			 !vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX, &got));
-	model_require(m, vfio_xa_dma_npages(&m->store) == npages);
-	model_require(m, vfio_xa_dma_empty(&m->store) == !npages);
-	model_require(m, npages || !vfio_xa_dma_footprint(&m->store));
+	if (!model_expect(index > VFIO_XA_DMA_LAST_INDEX ||
+			  !vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX, &got)))
+		return -EINVAL;
+	if (!model_expect(vfio_xa_dma_npages(&m->store) == npages))
+		return -EINVAL;
+	if (!model_expect(vfio_xa_dma_empty(&m->store) == !npages))
+		return -EINVAL;
+	if (!model_expect(npages || !vfio_xa_dma_footprint(&m->store)))
+		return -EINVAL;
 	return model_extra_check(m);
 }
 
@@ -292,7 +298,8 @@ static int model_commit_erase(struct model *m, unsigned long first, unsigned lon
 	model_forbid(true);
 	vfio_xa_dma_erase(&m->store, first, last);
 	model_forbid(false);
-	model_require(m, !model_forbidden());
+	if (!model_expect(!model_forbidden()))
+		return -EINVAL;
 	model_erase(m, first, last);
 	return 0;
 }
@@ -303,7 +310,8 @@ static int model_commit_change(struct model *m, unsigned long first, unsigned lo
 	model_forbid(forbid);
 	vfio_xa_dma_change(&m->store, first, last, clear, set);
 	model_forbid(false);
-	model_require(m, !model_forbidden());
+	if (!model_expect(!model_forbidden()))
+		return -EINVAL;
 	model_change(m, first, last, clear, set);
 	return 0;
 }
@@ -321,14 +329,17 @@ static int model_do_insert(struct model *m, unsigned long first, unsigned long l
 	err = vfio_xa_dma_insert(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
 	model_fail_nth(0);
 	if (model_overlaps(m, first, last)) {
-		model_require(m, err == -EEXIST);
+		if (!model_expect(err == -EEXIST))
+			return -EINVAL;
 		return 0;
 	}
 	if (fail && err) {
-		model_require(m, err == -ENOMEM);
+		if (!model_expect(err == -ENOMEM))
+			return -EINVAL;
 		return 0;
 	}
-	model_require(m, !err);
+	if (!model_expect(!err))
+		return -EINVAL;
 	model_insert(m, first, last, word);
 	if (word & VFIO_XA_DMA_PENDING)
 		m->held[m->nr_held++] = (struct model_held) { first, last,
@@ -379,10 +390,12 @@ static int model_step_erase(struct model *m, unsigned int fail)
 	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
 	model_fail_nth(0);
 	if (fail && err) {
-		model_require(m, err == -ENOMEM);
+		if (!model_expect(err == -ENOMEM))
+			return -EINVAL;
 		return 0;
 	}
-	model_require(m, !err);
+	if (!model_expect(!err))
+		return -EINVAL;
 	return model_commit_erase(m, first, last);
 }
 
@@ -400,7 +413,8 @@ static int model_step_erase_stride(struct model *m)
 			continue;
 		err = vfio_xa_dma_prepare(&m->store, index, index,
 					  GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
-		model_require(m, !err);
+		if (!model_expect(!err))
+			return -EINVAL;
 		err = model_commit_erase(m, index, index);
 		if (err)
 			return err;
@@ -437,10 +451,12 @@ static int model_step_change(struct model *m, unsigned int fail)
 	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
 	model_fail_nth(0);
 	if (fail && err) {
-		model_require(m, err == -ENOMEM);
+		if (!model_expect(err == -ENOMEM))
+			return -EINVAL;
 		return 0;
 	}
-	model_require(m, !err);
+	if (!model_expect(!err))
+		return -EINVAL;
 	if (flag == VFIO_XA_DMA_UNMAPPING)
 		m->held[m->nr_held++] = (struct model_held) { first, last, flag };
 	else if (how & 4)
@@ -451,16 +467,19 @@ static int model_step_change(struct model *m, unsigned int fail)
 /* Let go of what is PENDING or UNMAPPING, one way or the other. */
 static int model_step_release(struct model *m)
 {
-	unsigned int i = model_byte(m);
+	u8 how = model_byte(m);
+	unsigned int i = how;
 	struct model_held held;
 
 	if (!m->nr_held)
 		return 0;
-	held = m->held[i / 2 % m->nr_held];
-	m->held[i / 2 % m->nr_held] = m->held[--m->nr_held];
+	i %= 2 * m->nr_held;
+	held = m->held[i / 2];
+	m->nr_held--;
+	m->held[i / 2] = m->held[m->nr_held];
 	if (i & 1)
 		return model_commit_erase(m, held.first, held.last);
-	return model_commit_change(m, held.first, held.last, held.flag, 0, i & 0x80);
+	return model_commit_change(m, held.first, held.last, held.flag, 0, how & 0x80);
 }
 
 static int model_step_lookup(struct model *m)
@@ -479,14 +498,16 @@ static int model_step_lookup(struct model *m)
 		return err;
 
 	any = model_overlaps(m, first, last);
-	model_require(m, vfio_xa_dma_next(&m->store, first, last, &got) == any);
+	if (!model_expect(vfio_xa_dma_next(&m->store, first, last, &got) == any))
+		return -EINVAL;
 	if (!any)
 		return 0;
 	i = model_find(m, first);
 	model_run(m, i, &run);
-	model_require(m, got.first == (run.first < first ? first : run.first) &&
-			 got.last == (run.last > last ? last : run.last) &&
-			 got.word == run.word);
+	run.first = max(run.first, first);
+	run.last = min(run.last, last);
+	if (!model_expect(model_same(&run, &got)))
+		return -EINVAL;
 	return 0;
 }
 

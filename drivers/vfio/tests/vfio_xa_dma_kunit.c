@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the store of DMA mappings
+ *
+ * The random tests print the seed which they begin with. To have the same one
+ * again: modprobe vfio_xa_dma_kunit seed=<seed>.
+ */
+
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/random.h>
+#include <linux/rcupdate.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/vmstat.h>
+
+#include "../vfio_xa_dma.h"
+
+static ulong seed;
+module_param(seed, ulong, 0444);
+MODULE_PARM_DESC(seed, "where the random tests begin, 0 is somewhere else each time");
+
+static uint steps = 400;
+module_param(steps, uint, 0444);
+MODULE_PARM_DESC(steps, "how many steps each random test does");
+
+/* How allocations are made to fail. One test runs at a time. */
+static unsigned int fail_nth;
+static bool forbid;
+static unsigned long nr_forbidden;
+
+static bool fake_may_alloc(gfp_t gfp)
+{
+	if (forbid) {
+		if (gfpflags_allow_blocking(gfp))
+			nr_forbidden++;
+		return false;
+	}
+	if (!gfpflags_allow_blocking(gfp) || gfp & __GFP_NOFAIL || !fail_nth)
+		return true;
+	return --fail_nth;
+}
+
+static void model_fail_nth(unsigned int n)
+{
+	fail_nth = n;
+}
+
+static void model_forbid(bool on)
+{
+	forbid = on;
+	if (on)
+		nr_forbidden = 0;
+}
+
+static unsigned long model_forbidden(void)
+{
+	return nr_forbidden;
+}
+
+struct model;
+
+/* Slab accounting is looked at by a test of its own. */
+static int model_extra_check(struct model *m)
+{
+	return 0;
+}
+
+#include "vfio_xa_dma_model.h"
+#include "vfio_xa_dma_patterns.h"
+
+#define WORD(delta)	vfio_xa_dma_word(0, (unsigned long)(delta) << PAGE_SHIFT,	\
+					 VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE)
+#define LAST		VFIO_XA_DMA_LAST_INDEX
+
+static int xa_dma_test_init(struct kunit *test)
+{
+	struct model *m;
+
+	m = kunit_kzalloc(test, sizeof(*m), GFP_KERNEL);
+	if (!m)
+		return -ENOMEM;
+	model_init(m, 0, NULL, 0);
+	model_fail_nth(0);
+	model_forbid(false);
+	kunit_activate_static_stub(test, vfio_xa_dma_may_alloc, fake_may_alloc);
+	test->priv = m;
+	return 0;
+}
+
+static void xa_dma_test_exit(struct kunit *test)
+{
+	struct model *m = test->priv;
+
+	if (!m)
+		return;
+	model_fail_nth(0);
+	model_forbid(false);
+	KUNIT_EXPECT_EQ(test, model_fini(m), 0);
+}
+
+/* Random steps, compared with the model after each. */
+static void test_random(struct kunit *test)
+{
+	u64 start = seed ?: get_random_u32();
+	struct model *m = test->priv;
+	unsigned int round, i;
+
+	kunit_info(test, "seed=%llu", start);
+	for (round = 0; round < 8; round++) {
+		model_init(m, start + round, NULL, 0);
+		for (i = 0; i < steps; i++) {
+			KUNIT_ASSERT_EQ_MSG(test, model_step(m), 0,
+					    "seed=%llu, round %u, step %u",
+					    start, round, i);
+			cond_resched();
+		}
+		KUNIT_ASSERT_EQ(test, model_fini(m), 0);
+	}
+}
+
+/* The table of memory per page. */
+static void test_memory(struct kunit *test)
+{
+	struct model *m = test->priv;
+	unsigned long milli;
+	unsigned int i;
+	int order;
+
+	for (i = 0; i < ARRAY_SIZE(patterns); i++) {
+		for (order = 0; order < PATTERN_ORDERS; order++) {
+			milli = pattern_measure(&m->store, &patterns[i], order);
+			kunit_info(test, "%s, %s: %lu.%03lu bytes a page, at most %lu.%03lu",
+				   patterns[i].name, pattern_orders[order],
+				   milli / 1000, milli % 1000,
+				   patterns[i].goal_milli / 1000,
+				   patterns[i].goal_milli % 1000);
+			KUNIT_EXPECT_GT(test, milli, 0);
+			KUNIT_EXPECT_LE(test, milli, patterns[i].goal_milli);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(&m->store), 0);
+			vfio_xa_dma_destroy(&m->store);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(&m->store), 0);
+			cond_resched();
+		}
+	}
+}
+
+static long slab_bytes(void)
+{
+	rcu_barrier();
+	return (global_node_page_state_pages(NR_SLAB_RECLAIMABLE_B) +
+		global_node_page_state_pages(NR_SLAB_UNRECLAIMABLE_B)) * (long)PAGE_SIZE;
+}
+
+/*
+ * What the slab allocator says has been spent on a store, against what the
+ * store says. It may be less: objects are only charged in a memory cgroup,
+ * which is a ninth of the smaller ones, and slabs which were there before are
+ * filled first. It may not be more, but for counters which lag behind.
+ */
+static void test_slab(struct kunit *test)
+{
+	static const struct pattern large[] = {
+		{ "each page different", 1, 1 << 19, false, true },
+		{ "one in 16, different", 16, 1 << 18, false, true },
+		{ "one in 64, different", 64, 1 << 18, false, true },
+	};
+	struct model *m = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(large); i++) {
+		long before = slab_bytes(), spent, said;
+
+		KUNIT_ASSERT_GT(test, pattern_measure(&m->store, &large[i], PATTERN_UP), 0);
+		spent = slab_bytes() - before;
+		said = vfio_xa_dma_footprint(&m->store);
+		kunit_info(test, "%s: footprint %ld, slab accounting %ld bytes",
+			   large[i].name, said, spent);
+		KUNIT_EXPECT_GE(test, spent, said - said / 4 - (long)SZ_128K);
+		KUNIT_EXPECT_LE(test, spent, said + said / 20 + (long)SZ_128K);
+		vfio_xa_dma_destroy(&m->store);
+	}
+}
+
+/* Is the store, from @first to @last, one run of @word? */
+static void expect_run(struct kunit *test, unsigned long first, unsigned long last,
+		       unsigned long word)
+{
+	struct model *m = test->priv;
+	struct vfio_xa_dma_run run;
+
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_run_at(&m->store, first, &run));
+	KUNIT_EXPECT_EQ(test, run.first, first);
+	KUNIT_EXPECT_EQ(test, run.last, last);
+	KUNIT_EXPECT_EQ(test, run.word, word);
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_run_at(&m->store, last, &run));
+	KUNIT_EXPECT_EQ(test, run.first, first);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(&m->store), 0);
+}
+
+/* The ends of the address spaces, and all there is between them. */
+static void test_limits(struct kunit *test)
+{
+	struct model *m = test->priv;
+	struct vfio_xa_dma *store = &m->store;
+	struct vfio_xa_dma_run run;
+	unsigned long tops[] = { TASK_SIZE_MAX - PAGE_SIZE, -(1UL << PAGE_SHIFT), 0 };
+	unsigned long indexes[] = { 0, 1, LAST / 2, LAST - 1, LAST }, word;
+	unsigned int i, j;
+
+	/* Every combination of an IOVA and a virtual address comes back. */
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		for (j = 0; j < ARRAY_SIZE(tops); j++) {
+			word = vfio_xa_dma_word(indexes[i], tops[j],
+						VFIO_XA_DMA_FLAG_MASK);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_vaddr(word, indexes[i]), tops[j]);
+			KUNIT_EXPECT_EQ(test, word & VFIO_XA_DMA_FLAG_MASK,
+					VFIO_XA_DMA_FLAG_MASK);
+			KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, indexes[i], indexes[i],
+								 word, GFP_KERNEL_ACCOUNT), 0);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, indexes[i]), word);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(store, indexes[i], indexes[i],
+								 word, GFP_KERNEL_ACCOUNT),
+					-EEXIST);
+			KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, indexes[i], indexes[i],
+								  GFP_KERNEL_ACCOUNT), 0);
+			vfio_xa_dma_erase(store, indexes[i], indexes[i]);
+			KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(store));
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(store), 0);
+		}
+	}
+
+	/* Both ends at once: they are not neighbours. */
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, LAST, LAST, WORD(1),
+						 GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 0, 0, WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	expect_run(test, 0, 0, WORD(1));
+	expect_run(test, LAST, LAST, WORD(1));
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_next(store, 1, LAST, &run));
+	KUNIT_EXPECT_EQ(test, run.first, LAST);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(store, 0, LAST, WORD(2), GFP_KERNEL_ACCOUNT),
+			-EEXIST);
+	vfio_xa_dma_erase(store, 0, LAST);
+
+	/* The whole of the space in one, which takes a few levels and no more. */
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 0, LAST, WORD(2),
+						 GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), LAST + 1);
+	KUNIT_EXPECT_LT(test, vfio_xa_dma_footprint(store), 16 * 1024);
+	expect_run(test, 0, LAST, WORD(2));
+
+	/* A hole in it, at both ends and in the middle, and filled again. */
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, indexes[i], indexes[i],
+							  GFP_KERNEL_ACCOUNT), 0);
+		vfio_xa_dma_erase(store, indexes[i], indexes[i]);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, indexes[i]), 0);
+		KUNIT_EXPECT_FALSE(test, vfio_xa_dma_run_at(store, indexes[i], &run));
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), LAST);
+		KUNIT_EXPECT_LT(test, vfio_xa_dma_footprint(store), 64 * 1024);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, indexes[i], indexes[i], WORD(2),
+							 GFP_KERNEL_ACCOUNT), 0);
+		expect_run(test, 0, LAST, WORD(2));
+	}
+
+	/* Flags of all of it, and of half. */
+	vfio_xa_dma_change(store, 0, LAST, 0, VFIO_XA_DMA_BIG);
+	expect_run(test, 0, LAST, WORD(2) | VFIO_XA_DMA_BIG);
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, 7, LAST, GFP_KERNEL_ACCOUNT), 0);
+	vfio_xa_dma_change(store, 7, LAST, VFIO_XA_DMA_BIG, 0);
+	expect_run(test, 0, 6, WORD(2) | VFIO_XA_DMA_BIG);
+	expect_run(test, 7, LAST, WORD(2));
+}
+
+/* Equal words are joined, but not PENDING ones, whoever they belong to. */
+static void test_transient(struct kunit *test)
+{
+	const unsigned long pending = WORD(1) | VFIO_XA_DMA_PENDING;
+	struct model *m = test->priv;
+	struct vfio_xa_dma *store = &m->store;
+	unsigned long i;
+
+	/* Three neighbours, published and undone without memory. */
+	for (i = 0; i < 3; i++)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 64 * i + 5, 64 * i + 68, pending,
+							 GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(store, 100, 100, WORD(2), GFP_KERNEL_ACCOUNT),
+			-EEXIST);
+	model_forbid(true);
+	vfio_xa_dma_erase(store, 69, 132);
+	vfio_xa_dma_change(store, 5, 68, VFIO_XA_DMA_PENDING, 0);
+	vfio_xa_dma_change(store, 133, 196, VFIO_XA_DMA_PENDING, 0);
+	model_forbid(false);
+	KUNIT_EXPECT_EQ(test, model_forbidden(), 0);
+	expect_run(test, 5, 68, WORD(1));
+	expect_run(test, 133, 196, WORD(1));
+
+	/* A page of a large block, taken out and back many times. */
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 1UL << 20, (2UL << 20) - 1, WORD(3),
+						 GFP_KERNEL_ACCOUNT), 0);
+	for (i = (1UL << 20) + 4090; i < (1UL << 20) + 4100; i++) {
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, i, i, GFP_KERNEL_ACCOUNT), 0);
+		model_forbid(true);
+		vfio_xa_dma_change(store, i, i, 0, VFIO_XA_DMA_UNMAPPING);
+		expect_run(test, i, i, WORD(3) | VFIO_XA_DMA_UNMAPPING);
+		vfio_xa_dma_erase(store, i, i);
+		model_forbid(false);
+		KUNIT_EXPECT_EQ(test, model_forbidden(), 0);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), (1UL << 20) + 127);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, i, i, WORD(3),
+							 GFP_KERNEL_ACCOUNT), 0);
+		expect_run(test, 1UL << 20, (2UL << 20) - 1, WORD(3));
+	}
+}
+
+/* What is done with each allocation failing in turn. */
+struct fail_case {
+	const char *name;
+	unsigned long stride, npages;	/* what is there before */
+	unsigned long first, last;
+	bool cut;			/* prepare, or insert */
+};
+
+static const struct fail_case fail_cases[] = {
+	{ "first page",			0, 0, 1234567, 1234567, false },
+	{ "last page of the space",	0, 0, LAST, LAST, false },
+	{ "beside another page",	1 << 20, 1, 1, 1, false },
+	{ "more runs in an array",	2, 16, 33, 33, false },
+	{ "array to page slots",	2, 32, 1, 1, false },
+	{ "array to smaller arrays",	64, 64, 1, 1, false },
+	{ "array at the top",		1UL << 40, 256, 1, 1, false },
+	{ "range across many levels",	0, 0, 4095, (1UL << 40) + 7, false },
+	{ "range beside another",	1UL << 44, 2, 1, (1UL << 43) + 7, false },
+	{ "whole space cut",		0, LAST, LAST / 3, LAST / 2, true },
+	{ "16 MiB cut",			0, 1 << 12, 77, 78, true },
+	{ "256 KiB cut",		0, 64, 13, 13, true },
+	{ "end cut",			0, 64, 0, 13, true },
+};
+
+static void fail_setup(struct kunit *test, const struct fail_case *c)
+{
+	struct model *m = test->priv;
+	unsigned long i;
+
+	model_init(m, 0, NULL, 0);
+	if (!c->stride && c->npages)
+		KUNIT_ASSERT_EQ(test, model_do_insert(m, 0, c->npages - 1, WORD(1), 0), 0);
+	for (i = 0; c->stride && i < c->npages; i++)
+		KUNIT_ASSERT_EQ(test, model_do_insert(m, i * c->stride, i * c->stride,
+						      WORD(i * 3), 0), 0);
+	KUNIT_ASSERT_EQ(test, model_compare(m), 0);
+}
+
+static void test_enomem(struct kunit *test)
+{
+	struct model *m = test->priv;
+	unsigned int i, nth;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(fail_cases); i++) {
+		const struct fail_case *c = &fail_cases[i];
+
+		/* Until none is left to fail. */
+		for (nth = 1, err = -ENOMEM; err; nth++) {
+			KUNIT_ASSERT_LT(test, nth, 200);
+			fail_setup(test, c);
+			model_fail_nth(nth);
+			if (c->cut)
+				err = vfio_xa_dma_prepare(&m->store, c->first, c->last,
+							  GFP_KERNEL_ACCOUNT);
+			else
+				err = vfio_xa_dma_insert(&m->store, c->first, c->last,
+							 WORD(~0UL), GFP_KERNEL_ACCOUNT);
+			model_fail_nth(0);
+			if (err)
+				KUNIT_EXPECT_EQ(test, err, -ENOMEM);
+			else if (c->cut)
+				KUNIT_EXPECT_EQ(test, model_commit_erase(m, c->first, c->last), 0);
+			else
+				model_insert(m, c->first, c->last, WORD(~0UL));
+			KUNIT_EXPECT_EQ(test, model_compare(m), 0);
+			KUNIT_EXPECT_EQ(test, model_fini(m), 0);
+		}
+		kunit_info(test, "%s: %u allocations", c->name, nth - 2);
+		KUNIT_EXPECT_GT_MSG(test, nth, 2, "%s: nothing has failed", c->name);
+	}
+}
+
+static struct kunit_case xa_dma_cases[] = {
+	KUNIT_CASE(test_limits),
+	KUNIT_CASE(test_transient),
+	KUNIT_CASE(test_enomem),
+	KUNIT_CASE_SLOW(test_memory),
+	KUNIT_CASE_SLOW(test_slab),
+	KUNIT_CASE_SLOW(test_random),
+	{}
+};
+
+static struct kunit_suite xa_dma_suite = {
+	.name = "vfio_xa_dma",
+	.init = xa_dma_test_init,
+	.exit = xa_dma_test_exit,
+	.test_cases = xa_dma_cases,
+};
+kunit_test_suite(xa_dma_suite);
+
+MODULE_IMPORT_NS("VFIO_DMA");
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
+MODULE_DESCRIPTION("KUnit tests of the store of DMA mappings");
+MODULE_LICENSE("GPL");
