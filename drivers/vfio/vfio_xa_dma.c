@@ -85,6 +85,11 @@ static unsigned int array_order(const struct vfio_xa_dma_elem *a)
 	return (a->pos >> RUN_ORDER_SHIFT) & RUN_ORDER_MASK;
 }
 
+static bool array_has_room(const struct vfio_xa_dma_elem *a, unsigned int more)
+{
+	return array_nr(a) + more <= 1U << array_order(a);
+}
+
 static void array_set_size(struct vfio_xa_dma_elem *a, unsigned int nr,
 			   unsigned int order)
 {
@@ -238,6 +243,11 @@ static unsigned long shift_mask(unsigned int shift)
 	return (1UL << shift) - 1;
 }
 
+static void *node_slot(const struct xa_node *node, unsigned int offset)
+{
+	return rcu_dereference_raw(node->slots[offset]);
+}
+
 /* Remember the node which @xas has come to, for the next walk to start at. */
 static void slot_found(struct vfio_xa_dma *store, const struct xa_state *xas)
 {
@@ -256,7 +266,7 @@ static void *slot_load(struct vfio_xa_dma *store, struct xa_state *xas)
 	if (node && !((xas->xa_index ^ store->near_index) >> XA_CHUNK_SHIFT >> node->shift)) {
 		xas->xa_node = node;
 		xas->xa_offset = (xas->xa_index >> node->shift) & XA_CHUNK_MASK;
-		entry = rcu_dereference_raw(node->slots[xas->xa_offset]);
+		entry = node_slot(node, xas->xa_offset);
 		if (!xa_is_node(entry))
 			return entry;
 	} else {
@@ -329,12 +339,10 @@ static void node_fold(struct xa_state *xas, unsigned long done)
 		if ((xas->xa_index | shift_mask(node->shift + XA_CHUNK_SHIFT)) > done)
 			return;
 
-		xas_lock(xas);
-		entry = xa_entry_locked(xas->xa, node, 0);
+		entry = node_slot(node, 0);
 		for (i = 1; i < XA_CHUNK_SIZE; i++)
-			if (xa_entry_locked(xas->xa, node, i) != entry)
+			if (node_slot(node, i) != entry)
 				break;
-		xas_unlock(xas);
 		if (i < XA_CHUNK_SIZE || xa_to_value(entry) & VFIO_XA_DMA_TRANSIENT ||
 		    !rcu_access_pointer(node->parent))
 			return;
@@ -371,13 +379,13 @@ static bool array_fold(struct vfio_xa_dma *store, struct xa_state *xas,
 }
 
 /* Give memory back if much of an array is unused. Fails silently. */
-static void array_shrink(struct vfio_xa_dma *store, struct xa_state *xas,
+static inline void array_shrink(struct vfio_xa_dma *store, struct xa_state *xas,
 			 struct vfio_xa_dma_elem *a)
 {
 	unsigned int nr = array_nr(a), order = array_order(a);
 	struct vfio_xa_dma_elem *less;
 
-	if (nr > 1U << order >> 2)
+	if (likely(nr > 1U << order >> 2))
 		return;
 	less = array_alloc(store, order - 1, GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN);
 	if (!less)
@@ -422,7 +430,7 @@ static bool array_cut(struct vfio_xa_dma_elem *a, unsigned int i, unsigned long 
 {
 	unsigned long count = run_last(&a[i]) - run_index(index) + 1;
 
-	if (WARN_ON_ONCE(array_nr(a) == 1U << array_order(a)))
+	if (WARN_ON_ONCE(!array_has_room(a, 1)))
 		return false;
 	a[i].pos -= count;
 	array_add(a, i + 1, run_pos(index, index + count - 1), a[i].word);
@@ -430,19 +438,16 @@ static bool array_cut(struct vfio_xa_dma_elem *a, unsigned int i, unsigned long 
 }
 
 /*
- * See that there is room for @more elements in the array which the slot of
- * @xas holds. Returns the array, which may have moved; -ENOSPC if it would
- * become too large.
+ * Make room for @more elements in the array which the slot of @xas holds.
+ * Returns the array, which has moved; -ENOSPC if it would become too large.
  */
 static struct vfio_xa_dma_elem *
-array_make_room(struct vfio_xa_dma *store, struct xa_state *xas,
-		struct vfio_xa_dma_elem *a, unsigned int more, gfp_t gfp)
+array_grow(struct vfio_xa_dma *store, struct xa_state *xas,
+	   struct vfio_xa_dma_elem *a, unsigned int more, gfp_t gfp)
 {
 	unsigned int nr = array_nr(a), order = array_order(a);
 	struct vfio_xa_dma_elem *new;
 
-	if (nr + more <= 1U << order)
-		return a;
 	if (nr + more > array_limit(slot_shift(xas)))
 		return ERR_PTR(-ENOSPC);
 	new = array_alloc(store, order_for(nr + more), gfp);
@@ -602,21 +607,22 @@ static int array_push_down(struct vfio_xa_dma *store, struct xa_state *xas,
 }
 
 /* The sum of the runs in the slots of @node; more than @limit if too many. */
-static unsigned int node_count_runs(struct xa_state *xas, struct xa_node *node,
-				    unsigned int limit)
+static unsigned int node_count_runs(const struct xa_node *node, unsigned int limit)
 {
 	unsigned int i, nr = 0;
-	void *entry;
 
 	if (!node->shift)
 		return node->count;
 	for (i = 0; i < XA_CHUNK_SIZE && nr <= limit; i++) {
-		entry = xa_entry_locked(xas->xa, node, i);
+		void *entry = node_slot(node, i);
+
 		if (!entry)
 			continue;
-		if (!xa_is_value(entry) && !xa_is_node(entry))
+		if (xa_is_node(entry))
+			return limit + 1;
+		if (!xa_is_value(entry))
 			nr += array_nr(entry);
-		else if (xa_is_value(entry) && 1UL << node->shift <= RUN_MAX)
+		else if (1UL << node->shift <= RUN_MAX)
 			nr++;
 		else
 			return limit + 1;
@@ -625,75 +631,72 @@ static unsigned int node_count_runs(struct xa_state *xas, struct xa_node *node,
 }
 
 /*
+ * Is the node in which @xas is so sparse that it should be an array in the
+ * slot of its parent? Returns the node which that array is to replace: one
+ * above it if that holds nothing else. Sets *@nr to the number of runs.
+ */
+static struct xa_node *node_is_sparse(const struct xa_state *xas, unsigned int *nr)
+{
+	struct xa_node *node = xas->xa_node, *top = node, *parent;
+	unsigned int limit;
+
+	if (xas_not_node(node))
+		return NULL;
+	for (;;) {
+		parent = rcu_dereference_raw(top->parent);
+		if (!parent || top->shift >= ARRAY_MAX_SHIFT)
+			return NULL;
+		if (parent->count > 1 || parent->shift >= ARRAY_MAX_SHIFT ||
+		    !rcu_access_pointer(parent->parent))
+			break;
+		top = parent;
+	}
+	limit = array_limit(top->shift + XA_CHUNK_SHIFT);
+	limit = top->shift ? limit / 2 : limit / 4 * 3;
+	if (node->count > limit)
+		return NULL;
+	*nr = node_count_runs(node, limit);
+	return *nr <= limit ? top : NULL;
+}
+
+/*
  * A slot of the node in which @xas is has become empty: if what is left of it
  * fits well into an array in the parent, make it one. Fails silently.
  */
 static void node_collapse(struct vfio_xa_dma *store, struct xa_state *xas)
 {
-	struct xa_node *node, *top, *parent;
-	struct vfio_xa_dma_elem *a;
-	unsigned int nr, limit, i, out, shift;
+	struct vfio_xa_dma_elem *a, *out, *child;
 	unsigned long index, mask;
+	struct xa_node *node, *top;
+	unsigned int nr, i;
 	void *entry;
 
-	for (;;) {
-		node = xas->xa_node;
-		if (xas_not_node(node))
-			return;
-
-		/* A node which is all that its parent holds goes with it. */
-		top = node;
-		for (;;) {
-			parent = rcu_dereference_raw(top->parent);
-			if (!parent || top->shift >= ARRAY_MAX_SHIFT)
-				return;
-			if (parent->count > 1 || parent->shift >= ARRAY_MAX_SHIFT ||
-			    !rcu_access_pointer(parent->parent))
-				break;
-			top = parent;
-		}
-		shift = top->shift + XA_CHUNK_SHIFT;
-		limit = array_limit(shift) / 2;
-		if (!node->shift && shift == XA_CHUNK_SHIFT)
-			limit += limit / 2;
-		if (node->count > limit)
-			return;
-
-		xas_lock(xas);
-		nr = node_count_runs(xas, node, limit);
-		xas_unlock(xas);
-		if (nr > limit)
-			return;
+	while ((top = node_is_sparse(xas, &nr))) {
 		a = array_alloc(store, order_for(nr),
 				GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN);
 		if (!a)
 			return;
 
+		node = xas->xa_node;
 		mask = shift_mask(node->shift);
 		index = xas->xa_index & ~(mask << XA_CHUNK_SHIFT | XA_CHUNK_MASK);
-		out = 0;
-		xas_lock(xas);
-		for (i = 0; i < XA_CHUNK_SIZE; i++, index += mask + 1) {
-			entry = xa_entry_locked(xas->xa, node, i);
-			if (!entry)
-				continue;
+		for (i = 0, out = a; i < XA_CHUNK_SIZE; i++, index += mask + 1) {
+			entry = node_slot(node, i);
 			if (xa_is_value(entry)) {
-				a[out].pos = run_pos(index, index + mask);
-				a[out++].word = xa_to_value(entry);
-			} else {
-				struct vfio_xa_dma_elem *child = entry;
-				unsigned int n = array_nr(child);
-
-				memcpy(&a[out], child, n * sizeof(*a));
-				a[out].pos &= RUN_POS_MASK;
-				out += n;
+				out->pos = run_pos(index, index + mask);
+				out->word = xa_to_value(entry);
+				out++;
+			} else if (entry) {
+				child = entry;
+				memcpy(out, child, array_nr(child) * sizeof(*a));
+				out->pos &= RUN_POS_MASK;
+				out += array_nr(child);
 				array_free(store, child, array_order(child));
 			}
 		}
-		xas_unlock(xas);
-		array_set_size(a, out, order_for(nr));
-		array_join(a, 0, out - 1);
-		node_replace(xas, shift, a);
+		array_set_size(a, nr, order_for(nr));
+		array_join(a, 0, nr - 1);
+		node_replace(xas, top->shift + XA_CHUNK_SHIFT, a);
 		array_shrink(store, xas, a);
 	}
 }
@@ -795,12 +798,10 @@ static int insert_pages(struct xa_state *xas, unsigned long first, unsigned long
 	struct xa_node *node = xas->xa_node;
 	unsigned long index;
 
-	xas_lock(xas);
 	for (index = first + 1; index <= last; index++)
-		if (xa_entry_locked(xas->xa, node, index & XA_CHUNK_MASK)) {
-			xas_unlock(xas);
+		if (node_slot(node, index & XA_CHUNK_MASK))
 			return -EEXIST;
-		}
+	xas_lock(xas);
 	for (index = first; index <= last; index++) {
 		xas->xa_index = index;
 		xas->xa_offset = index & XA_CHUNK_MASK;
@@ -833,15 +834,20 @@ static int insert_array(struct vfio_xa_dma *store, struct xa_state *xas,
 		a[at - 1].pos += run_count(&new);
 		if (at < nr && run_joins(&a[at - 1], &a[at]))
 			array_join(a, at, at);
-	} else if (at < nr && run_joins(&new, &a[at])) {
+		array_fold(store, xas, a, ULONG_MAX);
+		return 0;
+	}
+	if (at < nr && run_joins(&new, &a[at])) {
 		a[at].pos -= (run_count(&new) << RUN_COUNT_BITS) - run_count(&new);
-	} else {
-		a = array_make_room(store, xas, a, 1, gfp);
+		array_fold(store, xas, a, ULONG_MAX);
+		return 0;
+	}
+	if (!array_has_room(a, 1)) {
+		a = array_grow(store, xas, a, 1, gfp);
 		if (IS_ERR(a))
 			return PTR_ERR(a);
-		array_add(a, at, new.pos, word);
 	}
-	array_fold(store, xas, a, ULONG_MAX);
+	array_add(a, at, new.pos, word);
 	return 0;
 }
 
@@ -934,7 +940,7 @@ static void erase_pages(struct vfio_xa_dma *store, struct xa_state *xas,
 	}
 	xas_lock(xas);
 	for (; index <= last && xas->xa_node == node; index++) {
-		if (!xa_entry_locked(xas->xa, node, index & XA_CHUNK_MASK))
+		if (!node_slot(node, index & XA_CHUNK_MASK))
 			continue;
 		xas->xa_index = index;
 		xas->xa_offset = index & XA_CHUNK_MASK;
@@ -1153,14 +1159,16 @@ again:
 		err = prepare_value(store, &xas, entry, cuts, gfp);
 	} else {
 		a = entry;
-		if (array_nr(a) + cuts <= 1U << array_order(a))
+		if (array_has_room(a, cuts))
 			return 0;
 		cuts = 0;
 		if (first > (at & ~shift_mask(slot_shift(&xas))))
 			cuts += array_is_across(a, first);
 		if (last < *end)
 			cuts += array_is_across(a, last + 1);
-		a = array_make_room(store, &xas, a, cuts, gfp);
+		if (array_has_room(a, cuts))
+			return 0;
+		a = array_grow(store, &xas, a, cuts, gfp);
 		err = PTR_ERR_OR_ZERO(a);
 		if (err != -ENOSPC)
 			return err;
@@ -1230,7 +1238,7 @@ static void change_pages(struct xa_state *xas, unsigned long last, unsigned long
 
 	xas_lock(xas);
 	for (index = xas->xa_index; index <= last; index++) {
-		entry = xa_entry_locked(xas->xa, node, index & XA_CHUNK_MASK);
+		entry = node_slot(node, index & XA_CHUNK_MASK);
 		if (!entry)
 			continue;
 		xas->xa_index = index;
@@ -1261,6 +1269,8 @@ static void change_array(struct vfio_xa_dma *store, struct xa_state *xas,
 		return;
 	for (k = i; k < i + n; k++)
 		a[k].word = (a[k].word & ~clear) | set;
+	if (set & VFIO_XA_DMA_TRANSIENT)
+		return;
 	array_join(a, i, i + n - 1);
 	if (!array_fold(store, xas, a, done))
 		array_shrink(store, xas, a);
@@ -1544,7 +1554,7 @@ static bool node_validate(struct vfio_xa_dma *store, struct xa_node *node,
 
 		parent = rcu_dereference_raw(child->parent);
 		if (!validate(store, entry == (parent ?
-				rcu_dereference_raw(parent->slots[child->offset]) :
+				node_slot(parent, child->offset) :
 				rcu_dereference_raw(store->xa.xa_head))) ||
 		    !validate(store, !parent ||
 			      parent->shift == child->shift + XA_CHUNK_SHIFT))
@@ -1557,7 +1567,7 @@ static bool node_validate(struct vfio_xa_dma *store, struct xa_node *node,
 
 	sums->nr_nodes++;
 	for (i = 0; i < XA_CHUNK_SIZE; i++) {
-		entry = rcu_dereference_raw(node->slots[i]);
+		entry = node_slot(node, i);
 		if (!entry)
 			continue;
 		count++;
