@@ -22,27 +22,24 @@ FIXTURE(cut) {
 	long locked, pinned;
 };
 
+typedef FIXTURE_DATA(cut) cut_data;
+
 FIXTURE_VARIANT(cut) {
 	unsigned long type;
 	enum mem_kind kind;
 	size_t size, leaf;
 };
 
-#define KIND(name, mem_kind, mem_size, leaf_size) \
-	FIXTURE_VARIANT_ADD(cut, type1v2_##name) { \
-		.type = VFIO_TYPE1v2_IOMMU, .kind = mem_kind, .size = mem_size, \
-		.leaf = leaf_size, \
-	}; \
-	FIXTURE_VARIANT_ADD(cut, type1v3_##name) { \
-		.type = VFIO_TYPE1v3_IOMMU, .kind = mem_kind, .size = mem_size, \
-		.leaf = leaf_size, \
-	}
-
-KIND(small, MEM_4K, 6 * MIB, 2 * MIB);
-KIND(thp, MEM_THP, 6 * MIB, 2 * MIB);
-KIND(huge_2m, MEM_2M, 6 * MIB, 2 * MIB);
-KIND(huge_1g, MEM_1G, GIB, GIB);
-KIND(shared, MEM_SHARED, 6 * MIB, 2 * MIB);
+FIXTURE_VARIANT_ADD(cut, type1v2_small) { VFIO_TYPE1v2_IOMMU, MEM_4K, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v3_small) { VFIO_TYPE1v3_IOMMU, MEM_4K, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v2_thp) { VFIO_TYPE1v2_IOMMU, MEM_THP, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v3_thp) { VFIO_TYPE1v3_IOMMU, MEM_THP, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v2_huge_2m) { VFIO_TYPE1v2_IOMMU, MEM_2M, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v3_huge_2m) { VFIO_TYPE1v3_IOMMU, MEM_2M, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v2_huge_1g) { VFIO_TYPE1v2_IOMMU, MEM_1G, GIB, GIB };
+FIXTURE_VARIANT_ADD(cut, type1v3_huge_1g) { VFIO_TYPE1v3_IOMMU, MEM_1G, GIB, GIB };
+FIXTURE_VARIANT_ADD(cut, type1v2_shared) { VFIO_TYPE1v2_IOMMU, MEM_SHARED, 6 * MIB, 2 * MIB };
+FIXTURE_VARIANT_ADD(cut, type1v3_shared) { VFIO_TYPE1v3_IOMMU, MEM_SHARED, 6 * MIB, 2 * MIB };
 
 FIXTURE_SETUP(cut)
 {
@@ -50,10 +47,13 @@ FIXTURE_SETUP(cut)
 
 	container_init(&self->c);
 	nvme_init(&self->nvme);
-	NEED_DEVICE(bdf, ENV_NVME);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
 	ASSERT_EQ(0, container_open(&self->c, variant->type, bdf));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
-	NEED_MEM(&self->mem, variant->kind, variant->size);
+	if (!need_mem(_metadata, &self->mem, variant->kind, variant->size))
+		return;
 	/* tests that use more of a 1 GiB page fill it themselves */
 	pattern_fill(self->mem.va, 6 * MIB, 0);
 	self->locked = locked_pages();
@@ -118,7 +118,7 @@ static void expect_fault(struct __test_metadata *_metadata, struct nvme *n,
 }
 
 /* Cut @count pages at @first out of a mapping of all of the memory. */
-static void cut_one(struct __test_metadata *_metadata, FIXTURE_DATA(cut) *self,
+static void cut_one(struct __test_metadata *_metadata, cut_data *self,
 		    bool v3, __u64 base, long first, long count)
 {
 	const long npages = self->mem.size / PAGE;
@@ -348,7 +348,9 @@ TEST_F(cut, then_attach)
 	struct mem *m = &self->mem;
 	const char *bdf;
 
-	NEED_DEVICE(bdf, ENV_NVME2);
+	bdf = need_device(_metadata, ENV_NVME2);
+	if (!bdf)
+		return;
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, 4 * MIB, RW));
 	EXPECT_EQ(v3 ? 2 * (__s64)PAGE : -EINVAL,
 		  dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, 2 * PAGE));
@@ -377,7 +379,7 @@ static volatile bool stop;
 /* Take page 7 out and put it back, again and again. */
 static void *thread_cut(void *arg)
 {
-	FIXTURE_DATA(cut) *self = arg;
+	cut_data *self = arg;
 	intptr_t bad = 0;
 
 	while (!stop) {

@@ -33,7 +33,12 @@ FIXTURE(dma) {
 	long locked, pinned;
 };
 
-BACKENDS(dma);
+FIXTURE_VARIANT(dma) {
+	unsigned long type;
+};
+
+FIXTURE_VARIANT_ADD(dma, type1v2) { VFIO_TYPE1v2_IOMMU };
+FIXTURE_VARIANT_ADD(dma, type1v3) { VFIO_TYPE1v3_IOMMU };
 
 FIXTURE_SETUP(dma)
 {
@@ -41,7 +46,9 @@ FIXTURE_SETUP(dma)
 
 	container_init(&self->c);
 	nvme_init(&self->nvme);
-	NEED_DEVICE(bdf, ENV_NVME);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
 	ASSERT_EQ(0, container_open(&self->c, variant->type, bdf));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
 	self->locked = locked_pages();
@@ -330,19 +337,16 @@ FIXTURE_VARIANT(kinds) {
 	size_t size;
 };
 
-#define KIND(name, mem_kind, mem_size) \
-	FIXTURE_VARIANT_ADD(kinds, type1v2_##name) { \
-		.type = VFIO_TYPE1v2_IOMMU, .kind = mem_kind, .size = mem_size, \
-	}; \
-	FIXTURE_VARIANT_ADD(kinds, type1v3_##name) { \
-		.type = VFIO_TYPE1v3_IOMMU, .kind = mem_kind, .size = mem_size, \
-	}
-
-KIND(small, MEM_4K, 8 * MIB);
-KIND(thp, MEM_THP, 8 * MIB);
-KIND(huge_2m, MEM_2M, 8 * MIB);
-KIND(huge_1g, MEM_1G, GIB);
-KIND(shared, MEM_SHARED, 8 * MIB);
+FIXTURE_VARIANT_ADD(kinds, type1v2_small) { VFIO_TYPE1v2_IOMMU, MEM_4K, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v3_small) { VFIO_TYPE1v3_IOMMU, MEM_4K, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v2_thp) { VFIO_TYPE1v2_IOMMU, MEM_THP, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v3_thp) { VFIO_TYPE1v3_IOMMU, MEM_THP, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v2_huge_2m) { VFIO_TYPE1v2_IOMMU, MEM_2M, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v3_huge_2m) { VFIO_TYPE1v3_IOMMU, MEM_2M, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v2_huge_1g) { VFIO_TYPE1v2_IOMMU, MEM_1G, GIB };
+FIXTURE_VARIANT_ADD(kinds, type1v3_huge_1g) { VFIO_TYPE1v3_IOMMU, MEM_1G, GIB };
+FIXTURE_VARIANT_ADD(kinds, type1v2_shared) { VFIO_TYPE1v2_IOMMU, MEM_SHARED, 8 * MIB };
+FIXTURE_VARIANT_ADD(kinds, type1v3_shared) { VFIO_TYPE1v3_IOMMU, MEM_SHARED, 8 * MIB };
 
 FIXTURE_SETUP(kinds)
 {
@@ -350,10 +354,13 @@ FIXTURE_SETUP(kinds)
 
 	container_init(&self->c);
 	nvme_init(&self->nvme);
-	NEED_DEVICE(bdf, ENV_NVME);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
 	ASSERT_EQ(0, container_open(&self->c, variant->type, bdf));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
-	NEED_MEM(&self->mem, variant->kind, variant->size);
+	if (!need_mem(_metadata, &self->mem, variant->kind, variant->size))
+		return;
 	self->locked = locked_pages();
 	self->pinned = pinned_pages();
 }
@@ -439,15 +446,24 @@ FIXTURE(groups) {
 	long locked, pinned;
 };
 
-BACKENDS(groups);
+FIXTURE_VARIANT(groups) {
+	unsigned long type;
+};
+
+FIXTURE_VARIANT_ADD(groups, type1v2) { VFIO_TYPE1v2_IOMMU };
+FIXTURE_VARIANT_ADD(groups, type1v3) { VFIO_TYPE1v3_IOMMU };
 
 FIXTURE_SETUP(groups)
 {
 	container_init(&self->c);
 	nvme_init(&self->nvme[0]);
 	nvme_init(&self->nvme[1]);
-	NEED_DEVICE(self->bdf[0], ENV_NVME);
-	NEED_DEVICE(self->bdf[1], ENV_NVME2);
+	self->bdf[0] = need_device(_metadata, ENV_NVME);
+	if (!self->bdf[0])
+		return;
+	self->bdf[1] = need_device(_metadata, ENV_NVME2);
+	if (!self->bdf[1])
+		return;
 	self->locked = locked_pages();
 	self->pinned = pinned_pages();
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 4 * MIB));
@@ -548,7 +564,9 @@ TEST_F(groups, mmio)
 	__u8 *bar;
 	int fd;
 
-	NEED_DEVICE(bdf, ENV_BAR);
+	bdf = need_device(_metadata, ENV_BAR);
+	if (!bdf)
+		return;
 	ASSERT_EQ(0, container_attach(&self->c, bdf));
 	fd = container_device(&self->c, bdf);
 	ASSERT_LE(0, fd);

@@ -9,25 +9,31 @@
 #include "kselftest_harness.h"
 #include "type1v3_lib.h"
 
-/* Variants of a fixture whose only parameter is the backend. */
-#define BACKENDS(fixture) \
-	FIXTURE_VARIANT(fixture) { unsigned long type; }; \
-	FIXTURE_VARIANT_ADD(fixture, type1v2) { .type = VFIO_TYPE1v2_IOMMU }; \
-	FIXTURE_VARIANT_ADD(fixture, type1v3) { .type = VFIO_TYPE1v3_IOMMU }
+/*
+ * The PCI address in an environment variable; NULL, and the test skipped,
+ * without it.
+ */
+static inline char *need_device(struct __test_metadata *_metadata,
+				const char *env)
+{
+	char *bdf = getenv(env);
 
-/* The PCI address in an environment variable; without it the test is skipped. */
-#define NEED_DEVICE(var, env) do { \
-	var = getenv(env); \
-	if (!var) \
-		SKIP(return, "%s is not set: no such device", env); \
-} while (0)
+	if (!bdf)
+		SKIP(return NULL, "%s is not set: no such device", env);
+	return bdf;
+}
 
-#define NEED_MEM(m, kind, size) do { \
-	int _err = mem_alloc(m, kind, size); \
-	if (_err == -ENOMEM) \
-		SKIP(return, "no memory of kind %d, %zu MiB", kind, \
-		     (size_t)(size) / MIB); \
-	ASSERT_EQ(0, _err); \
-} while (0)
+/* Memory of a kind; false, and the test skipped, where there is none. */
+static inline bool need_mem(struct __test_metadata *_metadata, struct mem *m,
+			    enum mem_kind kind, size_t size)
+{
+	int err = mem_alloc(m, kind, size);
+
+	if (err == -ENOMEM)
+		SKIP(return false, "no memory of kind %d, %zu MiB", kind,
+		     size / MIB);
+	EXPECT_EQ(0, err);
+	return !err;
+}
 
 #endif

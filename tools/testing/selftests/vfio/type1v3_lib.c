@@ -280,7 +280,7 @@ int dma_map(struct container *c, __u64 iova, const void *vaddr,
 }
 
 static __s64 do_unmap(struct container *c, __u64 iova, __u64 size,
-			__u32 flags)
+		      __u32 flags)
 {
 	struct vfio_iommu_type1_dma_unmap unmap = {
 		.argsz = sizeof(unmap),

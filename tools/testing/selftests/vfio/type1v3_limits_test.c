@@ -15,12 +15,19 @@ FIXTURE(limits) {
 	long locked, pinned;
 };
 
-BACKENDS(limits);
+FIXTURE_VARIANT(limits) {
+	unsigned long type;
+};
+
+FIXTURE_VARIANT_ADD(limits, type1v2) { VFIO_TYPE1v2_IOMMU };
+FIXTURE_VARIANT_ADD(limits, type1v3) { VFIO_TYPE1v3_IOMMU };
 
 FIXTURE_SETUP(limits)
 {
 	container_init(&self->c);
-	NEED_DEVICE(self->bdf, ENV_NVME);
+	self->bdf = need_device(_metadata, ENV_NVME);
+	if (!self->bdf)
+		return;
 	ASSERT_EQ(0, container_open(&self->c, variant->type, self->bdf));
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 8 * MIB));
 	self->locked = locked_pages();
@@ -195,7 +202,8 @@ TEST_F(limits, huge)
 	struct container *c = &self->c;
 	struct mem m;
 
-	NEED_MEM(&m, MEM_2M, 4 * MIB);
+	if (!need_mem(_metadata, &m, MEM_2M, 4 * MIB))
+		return;
 	ASSERT_EQ(0, drop_ipc_lock());
 	ASSERT_EQ(0, set_limit(self->locked + 1023));
 	EXPECT_EQ(-ENOMEM, dma_map(c, TEST_IOVA, m.va, 4 * MIB, RW));
