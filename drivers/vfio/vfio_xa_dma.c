@@ -1,6 +1,91 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * vfio_xa_dma - a compact store of DMA mappings, one word per IOVA page
+ *
+ * What is stored
+ * --------------
+ * A word for each IOVA page which is mapped: where its virtual address is,
+ * relative to the IOVA, and flags. Neighbouring pages with the same word are a
+ * run, and iteration yields runs; the store does not remember in which calls a
+ * run was inserted. A range can be inserted, erased or changed at any page.
+ *
+ * A VMM may map a large guest in a few ranges, or any number of its pages one
+ * by one, in any order and with any distance, and should not pay much for
+ * either: an XArray with an entry for each page takes 9 bytes a page when the
+ * pages are dense, but 600 when they are far apart.
+ *
+ * The structure
+ * -------------
+ * An XArray indexed by page. A node has XA_CHUNK_SIZE (64) slots, and a slot
+ * of a node with shift s covers a block of 1 << s pages, aligned to that. A
+ * slot holds one of:
+ *
+ *	nothing		no page of the block is present;
+ *	a value		the whole block is one run, this is its word;
+ *	a pointer	to an array of the runs in the block, in order;
+ *	a node		if the runs are too many for an array, and then all
+ *			of them are in the slots below.
+ *
+ * A slot which covers one page holds nothing or a value. Values and pointers
+ * are multi-index entries, the orders of which are multiples of XA_CHUNK_SHIFT,
+ * so that there never are sibling entries.
+ *
+ *	shift 12	|    value   |  nothing   |  pointer   |    node    |
+ *			   4096 pages                   v            v
+ *	array				 { first, count, word } ...
+ *	shift 6						| value | pointer | ...
+ *							   64 pages
+ *
+ * An element of an array is 16 bytes and arrays have the sizes of kmalloc()
+ * which are powers of two, with nothing beside the elements: how many there
+ * are is kept in bits which the first element does not need. array_limit()
+ * says how large an array may get. The closer the block is to the root the
+ * more, as what a node costs there has to be shared by all that is below it: a
+ * few pages in each of many places far apart take a path of nodes each.
+ *
+ * A new run goes into an array in the empty slot which its page is found in,
+ * whatever the level: a new node is only made when an array must be pushed
+ * down or the tree must grow at the root. An array which is full is pushed down
+ * by one level. What is stored in page slots does not go back to an array before
+ * it has become much smaller (node_collapse()), and the same holds for each
+ * level, so that a page which is mapped and unmapped time and again does not
+ * move the others each time.
+ *
+ * Where all of a block has become one run, its array or node becomes a value:
+ * array_fold() and node_fold(). This goes up to blocks of 4096 pages. Larger
+ * blocks are values only if they were inserted as such: to fold them would save
+ * next to nothing, and cost much when the next page of them is erased. For the
+ * same reason a run in an array has at most RUN_MAX pages, and blocks larger than
+ * that remain arrays of a few runs. Cutting a large block makes nodes on the way
+ * down, but none below 4096 pages, where an array of a few runs does.
+ *
+ * What cannot fail
+ * ----------------
+ * Inserting allocates, and so does cutting a block, to erase a part of it. As
+ * nothing may fail once the IOMMU has been touched, whatever it takes to cut at
+ * both ends of a range is allocated by vfio_xa_dma_prepare(): blocks of one
+ * word are divided until an array with enough room holds the place of the cut.
+ * The cut itself is made by vfio_xa_dma_erase() and vfio_xa_dma_change(), which
+ * never need memory. They try to allocate where that would free more (a smaller
+ * array for a larger one, an array for a node), and do without if they must.
+ *
+ * A run with a TRANSIENT flag is never joined with another, nor is a block of
+ * it folded: so it ends where it was inserted, or where it was cut when the
+ * flag was set, and no preparation is needed to erase just that range. It may be
+ * divided, when an array is pushed down; that does no harm. An insert of a range
+ * which takes several slots makes use of this: it is inserted as PENDING and
+ * published when all is there, or else erased again.
+ *
+ * How it is walked
+ * ----------------
+ * The caller's lock keeps everybody out, so nodes are read without more ado. The
+ * XArray's own lock is taken to store entries, since it insists. The node which
+ * was found last is remembered: mostly the next operation is close by, often on
+ * the very same page. Changes within an array do not concern the XArray at all.
+ *
+ * Numbers: the store counts the memory it takes, and the pages in it. Nodes are
+ * counted with the callback which the XArray makes for a node when the number
+ * of its entries has changed; xa_node.private_list tells which are counted.
  */
 
 #include <linux/bitops.h>
@@ -53,8 +138,8 @@ struct vfio_xa_dma_elem {
 /* Arrays are only found in slots which cover at most this many index bits. */
 #define ARRAY_MAX_SHIFT		RUN_INDEX_BITS
 
-/* Blocks of one word are made of smaller ones up to this many index bits. */
-#define ARRAY_FULL_SHIFT	(2 * XA_CHUNK_SHIFT)
+/* Up to this many index bits, nodes are folded, and cut blocks become arrays. */
+#define FOLD_MAX_SHIFT		(2 * XA_CHUNK_SHIFT)
 
 /*
  * Memory which the slab allocator spends on a node, and on an object beside
@@ -64,6 +149,9 @@ struct vfio_xa_dma_elem {
 #define NODE_SLAB		(4 * PAGE_SIZE)
 #define NODE_BYTES		(NODE_SLAB / (NODE_SLAB / sizeof(struct xa_node)) + \
 				 CHARGE_BYTES)
+
+/* For what may fail, and frees more than it allocates. */
+#define GFP_TRY			(GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN)
 
 static_assert(sizeof(struct vfio_xa_dma_elem) == 16);
 static_assert(BITS_PER_LONG == 64);
@@ -199,8 +287,8 @@ static void array_free(struct vfio_xa_dma *store, struct vfio_xa_dma_elem *a,
 }
 
 /*
- * Called by the XArray for each node which has got its first entry, or lost
- * its last.
+ * Called by the XArray when the number of entries of a node has changed: it is
+ * new if it has not been seen, and about to be freed if there are none.
  */
 static void store_update_node(struct xa_node *node)
 {
@@ -217,30 +305,37 @@ static void store_update_node(struct xa_node *node)
 	}
 }
 
-static inline struct xa_state store_state(struct vfio_xa_dma *store,
-					  unsigned long index)
-{
-	XA_STATE(xas, &store->xa, index);
-
-	xas_set_update(&xas, store_update_node);
-	return xas;
-}
-
-/* Forget where @xas is and what it was used for. */
-static void slot_goto(struct xa_state *xas, unsigned long index)
-{
-	xas_set_order(xas, index, 0);
-}
-
-/* How many index bits the slot covers which @xas has found an entry in. */
-static unsigned int slot_shift(const struct xa_state *xas)
-{
-	return xas->xa_node ? xas->xa_node->shift : 0;
-}
+/**
+ * struct slot - a place in the tree
+ * @store: the store
+ * @node: the node which the slot is in; NULL if it is the root of the XArray,
+ *	or if the tree does not reach @index
+ * @index: a page in the block which the slot covers
+ * @entry: what the slot holds, never a node
+ *
+ * Good until the store is changed otherwise than through it.
+ */
+struct slot {
+	struct vfio_xa_dma *store;
+	struct xa_node *node;
+	unsigned long index;
+	void *entry;
+};
 
 static unsigned long shift_mask(unsigned int shift)
 {
 	return (1UL << shift) - 1;
+}
+
+/* How many index bits the slot covers. */
+static unsigned int slot_shift(const struct slot *slot)
+{
+	return slot->node ? slot->node->shift : 0;
+}
+
+static unsigned long slot_mask(const struct slot *slot)
+{
+	return shift_mask(slot_shift(slot));
 }
 
 static void *node_slot(const struct xa_node *node, unsigned int offset)
@@ -248,152 +343,184 @@ static void *node_slot(const struct xa_node *node, unsigned int offset)
 	return rcu_dereference_raw(node->slots[offset]);
 }
 
-/* Remember the node which @xas has come to, for the next walk to start at. */
-static void slot_found(struct vfio_xa_dma *store, const struct xa_state *xas)
+static unsigned int node_offset(const struct xa_node *node, unsigned long index)
 {
-	if (xas_not_node(xas->xa_node))
-		return;
-	store->near_node = xas->xa_node;
-	store->near_index = xas->xa_index;
+	return (index >> node->shift) & XA_CHUNK_MASK;
 }
 
-/* Walk to the slot which holds the index of @xas. */
-static void *slot_load(struct vfio_xa_dma *store, struct xa_state *xas)
+/* Is @index not in the same node as @near? */
+static bool node_is_far(const struct xa_node *node, unsigned long near,
+			unsigned long index)
+{
+	return (near ^ index) >> node->shift >> XA_CHUNK_SHIFT;
+}
+
+/* Walk to the slot which covers @index. */
+static void *slot_load(struct slot *slot, struct vfio_xa_dma *store, unsigned long index)
 {
 	struct xa_node *node = store->near_node;
 	void *entry;
 
-	if (node && !((xas->xa_index ^ store->near_index) >> XA_CHUNK_SHIFT >> node->shift)) {
-		xas->xa_node = node;
-		xas->xa_offset = (xas->xa_index >> node->shift) & XA_CHUNK_MASK;
-		entry = node_slot(node, xas->xa_offset);
-		if (!xa_is_node(entry))
-			return entry;
-	} else {
-		xas->xa_node = XAS_RESTART;
+	slot->store = store;
+	slot->index = index;
+	if (!node || node_is_far(node, store->near_index, index)) {
+		entry = rcu_dereference_raw(store->xa.xa_head);
+		node = xa_is_node(entry) ? xa_to_node(entry) : NULL;
+		if (!node || node_is_far(node, 0, index)) {
+			slot->node = NULL;
+			slot->entry = node || index ? NULL : entry;
+			return slot->entry;
+		}
 	}
-	rcu_read_lock();
-	entry = xas_load(xas);
-	rcu_read_unlock();
-	slot_found(store, xas);
+	entry = node_slot(node, node_offset(node, index));
+	while (xa_is_node(entry)) {
+		node = xa_to_node(entry);
+		entry = node_slot(node, node_offset(node, index));
+	}
+	store->near_node = node;
+	store->near_index = index;
+	slot->node = node;
+	slot->entry = entry;
 	return entry;
 }
 
-/* Walk on to the next slot which is not empty. */
-static void *slot_next(struct vfio_xa_dma *store, struct xa_state *xas,
-		       unsigned long last)
+/* An XArray state which is at the slot, to store to it. */
+static struct xa_state slot_state(const struct slot *slot)
 {
-	void *entry;
+	XA_STATE(xas, &slot->store->xa, slot->index);
 
-	rcu_read_lock();
-	entry = xas_find(xas, last);
-	rcu_read_unlock();
-	slot_found(store, xas);
-	return entry;
+	xas_set_update(&xas, store_update_node);
+	if (slot->node) {
+		xas.xa_node = slot->node;
+		xas.xa_shift = slot->node->shift;
+		xas.xa_offset = node_offset(slot->node, slot->index);
+	}
+	return xas;
 }
 
-/* Walk to the first slot from the index of @xas on which is not empty. */
-static void *slot_first(struct vfio_xa_dma *store, struct xa_state *xas,
-			unsigned long last)
+/* Walk on to the next slot up to @last which is not empty. */
+static void *slot_next(struct slot *slot, unsigned long last)
 {
-	void *entry = slot_load(store, xas);
+	struct xa_state xas = slot_state(slot);
 
-	if (entry || xas_not_node(xas->xa_node) ||
-	    (xas->xa_index | shift_mask(xas->xa_node->shift)) >= last)
-		return entry;
-	return slot_next(store, xas, last);
+	rcu_read_lock();
+	slot->entry = slot->node ? xas_find(&xas, last) : NULL;
+	rcu_read_unlock();
+	if (slot->entry) {
+		slot->node = xas.xa_node;
+		slot->index = xas.xa_index;
+		slot->store->near_node = slot->node;
+		slot->store->near_index = slot->index;
+	}
+	return slot->entry;
+}
+
+/* Walk to the first slot from @first to @last which is not empty. */
+static void *slot_first(struct slot *slot, struct vfio_xa_dma *store,
+			unsigned long first, unsigned long last)
+{
+	if (slot_load(slot, store, first) || (first | slot_mask(slot)) >= last)
+		return slot->entry;
+	return slot_next(slot, last);
+}
+
+static void slot_store(struct slot *slot, struct xa_state *xas, void *entry)
+{
+	xas_lock(xas);
+	xas_store(xas, entry);
+	xas_unlock(xas);
+	slot->node = xas_not_node(xas->xa_node) ? NULL : xas->xa_node;
+	slot->entry = entry;
 }
 
 /* Replace what the slot holds. Never allocates. */
-static void slot_replace(struct xa_state *xas, void *entry)
+static void slot_replace(struct slot *slot, void *entry)
 {
-	xas->xa_shift = slot_shift(xas);
-	xas_lock(xas);
-	xas_store(xas, entry);
-	xas_unlock(xas);
+	struct xa_state xas = slot_state(slot);
+
+	slot_store(slot, &xas, entry);
 }
 
-/* Replace a node, of which @xas is in a slot, by an entry of its parent. */
-static void node_replace(struct xa_state *xas, unsigned int shift, void *entry)
+/* Replace a node which the slot is below by an entry of 1 << @shift pages. */
+static void node_replace(struct slot *slot, unsigned int shift, void *entry)
 {
-	xas_set_order(xas, xas->xa_index, shift);
-	xas_lock(xas);
-	xas_store(xas, entry);
-	xas_unlock(xas);
+	struct xa_state xas = slot_state(slot);
+
+	xas_set_order(&xas, slot->index, shift);
+	slot_store(slot, &xas, entry);
 }
 
 /*
  * A node full of one and the same word becomes an entry of its parent; but not
  * one which goes beyond @done, where there may be a cut which is still needed.
  */
-static void node_fold(struct xa_state *xas, unsigned long done)
+static void node_fold(struct slot *slot, unsigned long done)
 {
-	for (;;) {
-		struct xa_node *node = xas->xa_node;
-		unsigned int i;
-		void *entry;
+	struct xa_node *node;
+	unsigned int i;
+	void *entry;
 
-		if (xas_not_node(node) || node->nr_values != XA_CHUNK_SIZE ||
-		    node->shift >= ARRAY_FULL_SHIFT)
+	for (node = slot->node; node; node = slot->node) {
+		if (node->nr_values != XA_CHUNK_SIZE || node->shift >= FOLD_MAX_SHIFT ||
+		    (slot->index | shift_mask(node->shift + XA_CHUNK_SHIFT)) > done ||
+		    !rcu_access_pointer(node->parent))
 			return;
-		if ((xas->xa_index | shift_mask(node->shift + XA_CHUNK_SHIFT)) > done)
-			return;
-
 		entry = node_slot(node, 0);
 		for (i = 1; i < XA_CHUNK_SIZE; i++)
 			if (node_slot(node, i) != entry)
-				break;
-		if (i < XA_CHUNK_SIZE || xa_to_value(entry) & VFIO_XA_DMA_TRANSIENT ||
-		    !rcu_access_pointer(node->parent))
+				return;
+		if (xa_to_value(entry) & VFIO_XA_DMA_TRANSIENT)
 			return;
-		node_replace(xas, node->shift + XA_CHUNK_SHIFT, entry);
+		node_replace(slot, node->shift + XA_CHUNK_SHIFT, entry);
 	}
 }
 
-/* Do the runs cover the whole block, with one word? */
-static bool array_is_full(const struct vfio_xa_dma_elem *a, unsigned int nr,
-			  unsigned int shift)
+/* An array of one run, which covers all of the block, becomes a value. */
+static bool array_fold(struct slot *slot, unsigned long done)
 {
-	unsigned int i;
+	struct vfio_xa_dma_elem *a = slot->entry;
 
-	if (shift > ARRAY_FULL_SHIFT || run_first(a) & shift_mask(shift) ||
-	    (run_last(&a[nr - 1]) & shift_mask(shift)) != shift_mask(shift) ||
-	    a->word & VFIO_XA_DMA_TRANSIENT)
+	if (run_count(a) <= slot_mask(slot) || a->word & VFIO_XA_DMA_TRANSIENT)
 		return false;
-	for (i = 1; i < nr; i++)
-		if (a[i].word != a->word || run_last(&a[i - 1]) + 1 != run_first(&a[i]))
-			return false;
+	slot_replace(slot, xa_mk_value(a->word));
+	array_free(slot->store, a, array_order(a));
+	node_fold(slot, done);
 	return true;
 }
 
-/* Fold an array into a value if it has become one. */
-static bool array_fold(struct vfio_xa_dma *store, struct xa_state *xas,
-		       struct vfio_xa_dma_elem *a, unsigned long done)
+/* Have the array of the slot in one of another order. */
+static int array_resize(struct slot *slot, unsigned int order, gfp_t gfp)
 {
-	if (!array_is_full(a, array_nr(a), slot_shift(xas)))
-		return false;
-	slot_replace(xas, xa_mk_value(a->word));
-	array_free(store, a, array_order(a));
-	node_fold(xas, done);
-	return true;
+	struct vfio_xa_dma_elem *a = slot->entry, *new;
+	unsigned int nr = array_nr(a);
+
+	new = array_alloc(slot->store, order, gfp);
+	if (!new)
+		return -ENOMEM;
+	memcpy(new, a, nr * sizeof(*a));
+	array_set_size(new, nr, order);
+	slot_replace(slot, new);
+	array_free(slot->store, a, array_order(a));
+	return 0;
 }
 
 /* Give memory back if much of an array is unused. Fails silently. */
-static inline void array_shrink(struct vfio_xa_dma *store, struct xa_state *xas,
-			 struct vfio_xa_dma_elem *a)
+static void array_shrink(struct slot *slot)
 {
-	unsigned int nr = array_nr(a), order = array_order(a);
-	struct vfio_xa_dma_elem *less;
+	struct vfio_xa_dma_elem *a = slot->entry;
 
-	if (likely(nr > 1U << order >> 2))
-		return;
-	less = array_alloc(store, order - 1, GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN);
-	if (!less)
-		return;
-	memcpy(less, a, nr * sizeof(*a));
-	array_set_size(less, nr, order - 1);
-	slot_replace(xas, less);
-	array_free(store, a, order);
+	if (unlikely(array_nr(a) <= 1U << array_order(a) >> 2))
+		array_resize(slot, array_order(a) - 1, GFP_TRY);
+}
+
+/* Make room for @more elements; -ENOSPC if the array would become too large. */
+static int array_grow(struct slot *slot, unsigned int more, gfp_t gfp)
+{
+	unsigned int nr = array_nr(slot->entry) + more;
+
+	if (nr > array_limit(slot_shift(slot)))
+		return -ENOSPC;
+	return array_resize(slot, order_for(nr), gfp);
 }
 
 /* Add a run as element @at of an array which has room for it. */
@@ -437,72 +564,46 @@ static bool array_cut(struct vfio_xa_dma_elem *a, unsigned int i, unsigned long 
 	return true;
 }
 
-/*
- * Make room for @more elements in the array which the slot of @xas holds.
- * Returns the array, which has moved; -ENOSPC if it would become too large.
- */
-static struct vfio_xa_dma_elem *
-array_grow(struct vfio_xa_dma *store, struct xa_state *xas,
-	   struct vfio_xa_dma_elem *a, unsigned int more, gfp_t gfp)
-{
-	unsigned int nr = array_nr(a), order = array_order(a);
-	struct vfio_xa_dma_elem *new;
-
-	if (nr + more > array_limit(slot_shift(xas)))
-		return ERR_PTR(-ENOSPC);
-	new = array_alloc(store, order_for(nr + more), gfp);
-	if (!new)
-		return ERR_PTR(-ENOMEM);
-	memcpy(new, a, nr * sizeof(*a));
-	array_set_size(new, nr, order_for(nr + more));
-	slot_replace(xas, new);
-	array_free(store, a, order);
-	return new;
-}
-
 /* Join what can be joined of the runs @i to @j, and with their neighbours. */
 static void array_join(struct vfio_xa_dma_elem *a, unsigned int i, unsigned int j)
 {
-	unsigned int nr = array_nr(a), k, out;
+	unsigned int k, out;
 
 	out = i ? i - 1 : 0;
-	j = min(j + 1, nr - 1);
+	j = min(j + 1, array_nr(a) - 1);
 	for (k = out + 1; k <= j; k++) {
 		if (run_joins(&a[out], &a[k]))
 			a[out].pos += run_count(&a[k]);
-		else
-			a[++out] = a[k];
+		else if (++out != k)
+			a[out] = a[k];
 	}
 	if (out < j)
 		array_remove(a, out + 1, j - out);
 }
 
-/*
- * Replace the entry of the slot which @xas is in by a node, the slots of which
- * are to hold @slots. Leaves @xas to be walked again.
- */
-static int slot_split(struct xa_state *xas, void **slots, gfp_t gfp)
+/* Replace the entry of the slot by a node, the slots of which hold @slots. */
+static int slot_split(struct slot *slot, void **slots, gfp_t gfp)
 {
-	unsigned int shift = slot_shift(xas), i, n;
-	unsigned long index = xas->xa_index;
-	unsigned long base = index & ~shift_mask(shift);
+	struct xa_state xas = slot_state(slot);
+	unsigned int shift = slot_shift(slot), i, n;
+	unsigned long first = slot->index & ~slot_mask(slot);
 	void *fill = NULL;
 
 	for (i = 0; !fill; i++)
 		fill = slots[i];
 
-	xas->xa_shift = shift - XA_CHUNK_SHIFT;
+	xas.xa_shift = shift - XA_CHUNK_SHIFT;
 	if (vfio_xa_dma_may_alloc(gfp))
-		xas_split_alloc(xas, fill, shift, gfp);
+		xas_split_alloc(&xas, fill, shift, gfp);
 	else
-		xas_set_err(xas, -ENOMEM);
-	if (xas_error(xas))
-		return xas_error(xas);
+		xas_set_err(&xas, -ENOMEM);
+	if (xas_error(&xas))
+		return xas_error(&xas);
 
-	xas_lock(xas);
-	xas_split(xas, fill, shift);
-	xas_set_order(xas, base, shift - XA_CHUNK_SHIFT);
-	xas_load(xas);
+	xas_lock(&xas);
+	xas_split(&xas, fill, shift);
+	xas_set_order(&xas, first, shift - XA_CHUNK_SHIFT);
+	xas_load(&xas);
 	for (i = 0; i < XA_CHUNK_SIZE; i += n) {
 		n = 1;
 		if (slots[i] == fill)
@@ -510,41 +611,39 @@ static int slot_split(struct xa_state *xas, void **slots, gfp_t gfp)
 		if (!slots[i])
 			while (i + n < XA_CHUNK_SIZE && !slots[i + n])
 				n++;
-		xas->xa_index = base + ((unsigned long)i << xas->xa_shift);
-		xas->xa_offset = i;
-		xas->xa_sibs = n - 1;
-		xas_store(xas, slots[i]);
+		xas.xa_index = first + ((unsigned long)i << xas.xa_shift);
+		xas.xa_offset = i;
+		xas.xa_sibs = n - 1;
+		xas_store(&xas, slots[i]);
 	}
-	xas_unlock(xas);
-	slot_goto(xas, index);
+	xas_unlock(&xas);
 	return 0;
 }
 
 /*
  * Push the runs of an array down by one level, into the slots of a new node.
- * A child may get more runs than its limit. Leaves @xas to be walked again.
+ * A child may get more runs than its limit.
  */
-static int array_push_down_once(struct vfio_xa_dma *store, struct xa_state *xas,
-				struct vfio_xa_dma_elem *a, gfp_t gfp)
+static int array_push_down_once(struct slot *slot, gfp_t gfp)
 {
-	unsigned int shift = slot_shift(xas) - XA_CHUNK_SHIFT;
-	unsigned int nr = array_nr(a), i = 0, j, k, slot;
-	unsigned long first, last;
+	struct vfio_xa_dma_elem *a = slot->entry, *child;
+	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT;
+	unsigned int nr = array_nr(a), i = 0, j, k, offset;
 	void *slots[XA_CHUNK_SIZE] = {};
-	struct vfio_xa_dma_elem *child;
+	unsigned long first, last;
 	int err = -ENOMEM;
 
-	first = run_first(a) & ~shift_mask(shift + XA_CHUNK_SHIFT);
-	for (slot = 0; slot < XA_CHUNK_SIZE; slot++, first = last + 1) {
+	first = run_first(a) & ~slot_mask(slot);
+	for (offset = 0; offset < XA_CHUNK_SIZE; offset++, first = last + 1) {
 		last = first | shift_mask(shift);
 		for (j = i; j < nr && run_first(&a[j]) <= last; j++)
 			;
 		if (i == j)
 			continue;
 		if (run_first(&a[i]) <= first && run_last(&a[i]) >= last) {
-			slots[slot] = xa_mk_value(a[i].word);
+			slots[offset] = xa_mk_value(a[i].word);
 		} else {
-			child = array_alloc(store, order_for(j - i), gfp);
+			child = array_alloc(slot->store, order_for(j - i), gfp);
 			if (!child)
 				goto err_free;
 			for (k = i; k < j; k++) {
@@ -553,56 +652,54 @@ static int array_push_down_once(struct vfio_xa_dma *store, struct xa_state *xas,
 				child[k - i].word = a[k].word;
 			}
 			array_set_size(child, j - i, order_for(j - i));
-			slots[slot] = child;
+			slots[offset] = child;
 		}
 		i = run_last(&a[j - 1]) > last ? j - 1 : j;
 	}
 
-	err = slot_split(xas, slots, gfp);
+	err = slot_split(slot, slots, gfp);
 	if (err)
 		goto err_free;
-	array_free(store, a, array_order(a));
+	array_free(slot->store, a, array_order(a));
 	return 0;
 
 err_free:
-	for (slot = 0; slot < XA_CHUNK_SIZE; slot++)
-		if (slots[slot] && !xa_is_value(slots[slot]))
-			array_free(store, slots[slot], array_order(slots[slot]));
+	for (offset = 0; offset < XA_CHUNK_SIZE; offset++)
+		if (slots[offset] && !xa_is_value(slots[offset]))
+			array_free(slot->store, slots[offset],
+				   array_order(slots[offset]));
 	return err;
 }
 
 /*
- * The array in the slot of @xas has no room for another run: make its runs
- * those of the slots of a node. Leaves @xas to be walked again.
+ * There is no room for another run in the array of the slot: have its runs in
+ * the slots of a node. The slot must be walked to again.
  */
-static int array_push_down(struct vfio_xa_dma *store, struct xa_state *xas,
-			   struct vfio_xa_dma_elem *a, gfp_t gfp)
+static int array_push_down(struct slot *slot, gfp_t gfp)
 {
-	unsigned int shift = slot_shift(xas);
-	unsigned long index = xas->xa_index;
-	unsigned long last = index | shift_mask(shift);
-	bool deep = array_nr(a) > array_limit(shift - XA_CHUNK_SHIFT);
+	unsigned long first = slot->index & ~slot_mask(slot);
+	unsigned long last = slot->index | slot_mask(slot);
+	bool deep = array_nr(slot->entry) > array_limit(slot_shift(slot) - XA_CHUNK_SHIFT);
+	struct vfio_xa_dma *store = slot->store;
 	void *entry;
 	int err;
 
-	err = array_push_down_once(store, xas, a, gfp);
+	err = array_push_down_once(slot, gfp);
 	if (err || !deep)
 		return err;
 
-	slot_goto(xas, index & ~shift_mask(shift));
-	entry = slot_first(store, xas, last);
+	entry = slot_first(slot, store, first, last);
 	while (entry) {
 		if (xa_is_value(entry) ||
-		    array_nr(entry) <= array_limit(slot_shift(xas))) {
-			entry = slot_next(store, xas, last);
+		    array_nr(entry) <= array_limit(slot_shift(slot))) {
+			entry = slot_next(slot, last);
 			continue;
 		}
-		err = array_push_down_once(store, xas, entry, gfp);
+		err = array_push_down_once(slot, gfp);
 		if (err)
 			return err;
-		entry = slot_first(store, xas, last);
+		entry = slot_first(slot, store, slot->index, last);
 	}
-	slot_goto(xas, index);
 	return 0;
 }
 
@@ -631,16 +728,16 @@ static unsigned int node_count_runs(const struct xa_node *node, unsigned int lim
 }
 
 /*
- * Is the node in which @xas is so sparse that it should be an array in the
+ * Is the node which the slot is in so sparse that it should be an array in the
  * slot of its parent? Returns the node which that array is to replace: one
  * above it if that holds nothing else. Sets *@nr to the number of runs.
  */
-static struct xa_node *node_is_sparse(const struct xa_state *xas, unsigned int *nr)
+static struct xa_node *node_is_sparse(const struct slot *slot, unsigned int *nr)
 {
-	struct xa_node *node = xas->xa_node, *top = node, *parent;
+	struct xa_node *node = slot->node, *top = node, *parent;
 	unsigned int limit;
 
-	if (xas_not_node(node))
+	if (!node)
 		return NULL;
 	for (;;) {
 		parent = rcu_dereference_raw(top->parent);
@@ -660,10 +757,10 @@ static struct xa_node *node_is_sparse(const struct xa_state *xas, unsigned int *
 }
 
 /*
- * A slot of the node in which @xas is has become empty: if what is left of it
- * fits well into an array in the parent, make it one. Fails silently.
+ * The slot has become empty: if what is left of its node fits well into an
+ * array in the parent, make it one. Fails silently.
  */
-static void node_collapse(struct vfio_xa_dma *store, struct xa_state *xas)
+static void node_collapse(struct slot *slot)
 {
 	struct vfio_xa_dma_elem *a, *out, *child;
 	unsigned long index, mask;
@@ -671,15 +768,14 @@ static void node_collapse(struct vfio_xa_dma *store, struct xa_state *xas)
 	unsigned int nr, i;
 	void *entry;
 
-	while ((top = node_is_sparse(xas, &nr))) {
-		a = array_alloc(store, order_for(nr),
-				GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN);
+	while ((top = node_is_sparse(slot, &nr))) {
+		a = array_alloc(slot->store, order_for(nr), GFP_TRY);
 		if (!a)
 			return;
 
-		node = xas->xa_node;
+		node = slot->node;
 		mask = shift_mask(node->shift);
-		index = xas->xa_index & ~(mask << XA_CHUNK_SHIFT | XA_CHUNK_MASK);
+		index = slot->index & ~shift_mask(node->shift + XA_CHUNK_SHIFT);
 		for (i = 0, out = a; i < XA_CHUNK_SIZE; i++, index += mask + 1) {
 			entry = node_slot(node, i);
 			if (xa_is_value(entry)) {
@@ -691,13 +787,13 @@ static void node_collapse(struct vfio_xa_dma *store, struct xa_state *xas)
 				memcpy(out, child, array_nr(child) * sizeof(*a));
 				out->pos &= RUN_POS_MASK;
 				out += array_nr(child);
-				array_free(store, child, array_order(child));
+				array_free(slot->store, child, array_order(child));
 			}
 		}
 		array_set_size(a, nr, order_for(nr));
 		array_join(a, 0, nr - 1);
-		node_replace(xas, top->shift + XA_CHUNK_SHIFT, a);
-		array_shrink(store, xas, a);
+		node_replace(slot, top->shift + XA_CHUNK_SHIFT, a);
+		array_shrink(slot);
 	}
 }
 
@@ -744,110 +840,112 @@ static unsigned int root_shift(struct vfio_xa_dma *store, unsigned long index)
 	return shift;
 }
 
-/* Insert into the empty slot at @xas, or where there is no slot yet. */
-static int insert_slot(struct vfio_xa_dma *store, struct xa_state *xas,
-		       unsigned int shift, unsigned long first, unsigned long last,
-		       unsigned long word, gfp_t gfp)
+/* Insert all of a block, or some of it as an array, where there is nothing. */
+static int insert_slot(struct slot *slot, unsigned int shift, unsigned long first,
+		       unsigned long last, unsigned long word, gfp_t gfp)
 {
-	bool grows = xas_not_node(xas->xa_node) || xas->xa_node->shift > shift;
+	struct xa_state xas = slot_state(slot);
 	struct vfio_xa_dma_elem *a = NULL;
 	void *entry;
 
 	if (last - first == shift_mask(shift)) {
 		entry = xa_mk_value(word);
 	} else {
-		entry = a = array_alloc(store, 0, gfp);
+		a = array_alloc(slot->store, 0, gfp);
 		if (!a)
 			return -ENOMEM;
 		a->pos = run_pos(first, last);
 		a->word = word;
+		entry = a;
 	}
 
-	xas->xa_shift = shift;
-	if (grows && !vfio_xa_dma_may_alloc(gfp)) {
-		xas_set_err(xas, -ENOMEM);
+	xas.xa_shift = shift;
+	if ((!slot->node || slot->node->shift > shift) && !vfio_xa_dma_may_alloc(gfp)) {
+		xas_set_err(&xas, -ENOMEM);
 	} else {
 		do {
-			xas_lock(xas);
-			xas_store(xas, entry);
-			xas_unlock(xas);
-		} while (xas_nomem(xas, gfp));
+			xas_lock(&xas);
+			xas_store(&xas, entry);
+			xas_unlock(&xas);
+		} while (xas_nomem(&xas, gfp));
 	}
-	if (likely(!xas_error(xas))) {
-		if (!a)
-			node_fold(xas, ULONG_MAX);
+	if (likely(!xas_error(&xas))) {
+		if (!a) {
+			slot->node = xas.xa_node;
+			node_fold(slot, ULONG_MAX);
+		}
 		return 0;
 	}
 
 	if (a)
-		array_free(store, a, 0);
+		array_free(slot->store, a, 0);
 	/* The XArray leaves nodes behind, the lowest one empty: free them. */
-	slot_goto(xas, first);
-	slot_load(store, xas);
-	if (!xas_not_node(xas->xa_node) && !xas->xa_node->count) {
-		slot_replace(xas, xa_mk_value(word));
-		slot_replace(xas, NULL);
+	slot_load(slot, slot->store, first);
+	if (slot->node && !slot->node->count) {
+		slot_replace(slot, xa_mk_value(word));
+		slot_replace(slot, NULL);
 	}
 	return -ENOMEM;
 }
 
-/* Insert [pos, *last] into page slots of one node. */
-static int insert_pages(struct xa_state *xas, unsigned long first, unsigned long last,
-			unsigned long word)
+/* Insert into page slots of one node. */
+static int insert_pages(struct slot *slot, unsigned long last, unsigned long word)
 {
-	struct xa_node *node = xas->xa_node;
+	struct xa_state xas = slot_state(slot);
+	struct xa_node *node = slot->node;
 	unsigned long index;
 
-	for (index = first + 1; index <= last; index++)
+	for (index = slot->index + 1; index <= last; index++)
 		if (node_slot(node, index & XA_CHUNK_MASK))
 			return -EEXIST;
-	xas_lock(xas);
-	for (index = first; index <= last; index++) {
-		xas->xa_index = index;
-		xas->xa_offset = index & XA_CHUNK_MASK;
-		xas_store(xas, xa_mk_value(word));
-	}
-	xas_unlock(xas);
-	node_fold(xas, ULONG_MAX);
+
+	xas_lock(&xas);
+	for (; xas.xa_index <= last; xas.xa_index++, xas.xa_offset++)
+		xas_store(&xas, xa_mk_value(word));
+	xas_unlock(&xas);
+	node_fold(slot, ULONG_MAX);
 	return 0;
 }
 
 /* Insert into an array; -ENOSPC if it has to be pushed down first. */
-static int insert_array(struct vfio_xa_dma *store, struct xa_state *xas,
-			struct vfio_xa_dma_elem *a, unsigned long first,
-			unsigned long last, unsigned long word, gfp_t gfp)
+static int insert_array(struct slot *slot, unsigned long last, unsigned long word,
+			gfp_t gfp)
 {
-	const struct vfio_xa_dma_elem new = { .pos = run_pos(first, last), .word = word };
-	unsigned int nr = array_nr(a);
-	unsigned int at = array_find(a, nr, last);
+	struct vfio_xa_dma_elem *a = slot->entry;
+	const struct vfio_xa_dma_elem new = {
+		.pos = run_pos(slot->index, last),
+		.word = word,
+	};
+	unsigned int nr = array_nr(a), at = array_find(a, nr, last);
+	int err;
 
 	/* @at: the first run which follows the new one */
 	if (run_first(&a[at]) <= run_index(last)) {
-		if (run_last(&a[at]) >= run_index(first))
+		if (run_last(&a[at]) >= run_index(slot->index))
 			return -EEXIST;
 		at++;
 	}
-	if (last - first >= RUN_MAX)
+	if (last - slot->index >= RUN_MAX)
 		return -ENOSPC;
 
 	if (at && run_joins(&a[at - 1], &new)) {
 		a[at - 1].pos += run_count(&new);
 		if (at < nr && run_joins(&a[at - 1], &a[at]))
 			array_join(a, at, at);
-		array_fold(store, xas, a, ULONG_MAX);
+		array_fold(slot, ULONG_MAX);
 		return 0;
 	}
 	if (at < nr && run_joins(&new, &a[at])) {
 		a[at].pos -= (run_count(&new) << RUN_COUNT_BITS) - run_count(&new);
-		array_fold(store, xas, a, ULONG_MAX);
+		array_fold(slot, ULONG_MAX);
 		return 0;
 	}
 	if (!array_has_room(a, 1)) {
-		a = array_grow(store, xas, a, 1, gfp);
-		if (IS_ERR(a))
-			return PTR_ERR(a);
+		err = array_grow(slot, 1, gfp);
+		if (err)
+			return err;
 	}
-	array_add(a, at, new.pos, word);
+	array_add(slot->entry, at, new.pos, word);
 	return 0;
 }
 
@@ -860,55 +958,50 @@ static int insert_some(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long pos, unsigned long last, unsigned long word,
 		       unsigned long *end, gfp_t gfp)
 {
-	struct xa_state xas = store_state(store, pos);
 	unsigned int shift;
+	struct slot slot;
 	void *entry;
 	bool pages;
 	int err;
 
-	do {
-		entry = slot_load(store, &xas);
-		if (xa_is_value(entry))
-			return -EEXIST;
+again:
+	entry = slot_load(&slot, store, pos);
+	if (xa_is_value(entry))
+		return -EEXIST;
+	shift = slot.node ? slot.node->shift : root_shift(store, pos);
+	pages = !shift && slot.node;
+	if (pages)
+		*end = min(pos | XA_CHUNK_MASK, last);
+	else if (!entry)
+		shift = insert_shift(shift, pos, last);
+	if (!pages)
+		*end = min(pos | shift_mask(shift), last);
+	if ((pos > first || *end < last) && !(word & VFIO_XA_DMA_TRANSIENT))
+		word |= VFIO_XA_DMA_PENDING;
 
-		pages = false;
-		if (entry) {
-			shift = slot_shift(&xas);
-		} else if (xas_not_node(xas.xa_node)) {
-			shift = insert_shift(root_shift(store, pos), pos, last);
-		} else {
-			shift = slot_shift(&xas);
-			pages = !shift;
-			shift = insert_shift(shift, pos, last);
-		}
-		*end = min(pos | shift_mask(pages ? XA_CHUNK_SHIFT : shift), last);
-		if ((pos > first || *end < last) && !(word & VFIO_XA_DMA_TRANSIENT))
-			word |= VFIO_XA_DMA_PENDING;
-
-		if (entry)
-			err = insert_array(store, &xas, entry, pos, *end, word, gfp);
-		else if (pages)
-			err = insert_pages(&xas, pos, *end, word);
-		else
-			err = insert_slot(store, &xas, shift, pos, *end, word, gfp);
+	if (pages) {
+		err = insert_pages(&slot, *end, word);
+	} else if (!entry) {
+		err = insert_slot(&slot, shift, pos, *end, word, gfp);
+	} else {
+		err = insert_array(&slot, *end, word, gfp);
 		if (err == -ENOSPC) {
-			err = array_push_down(store, &xas, entry, gfp);
+			err = array_push_down(&slot, gfp);
 			if (!err)
-				err = -EAGAIN;
+				goto again;
 		}
-	} while (err == -EAGAIN);
-
+	}
 	if (!err)
 		store->nr_pages += *end - pos + 1;
 	return err;
 }
 
-/* Does an entry which is to be changed as a whole lie within [first, last]? */
-static bool slot_within(const struct xa_state *xas, unsigned long last)
+/* Does an entry which is to be changed as a whole lie within [index, last]? */
+static bool slot_within(const struct slot *slot, unsigned long last)
 {
-	unsigned long mask = shift_mask(slot_shift(xas));
+	unsigned long mask = slot_mask(slot);
 
-	return !WARN_ON_ONCE(xas->xa_index & mask || (xas->xa_index | mask) > last);
+	return !WARN_ON_ONCE(slot->index & mask || (slot->index | mask) > last);
 }
 
 /* How many runs from element @i on begin at or before @last. */
@@ -922,52 +1015,49 @@ static unsigned int array_count_to(const struct vfio_xa_dma_elem *a, unsigned in
 	return j - i;
 }
 
-static void erase_pages(struct vfio_xa_dma *store, struct xa_state *xas,
-			unsigned long last)
+static void erase_pages(struct slot *slot, unsigned long last)
 {
-	struct xa_node *node = xas->xa_node;
-	unsigned long index = xas->xa_index;
+	struct xa_state xas = slot_state(slot);
+	struct xa_node *node = slot->node;
 
 	if (!node) {
-		slot_replace(xas, NULL);
-		store->nr_pages--;
+		slot_store(slot, &xas, NULL);
+		slot->store->nr_pages--;
 		return;
 	}
-	if (last - index == XA_CHUNK_MASK) {
-		store->nr_pages -= node->count;
-		node_replace(xas, XA_CHUNK_SHIFT, NULL);
+	if (last - slot->index == XA_CHUNK_MASK) {
+		slot->store->nr_pages -= node->count;
+		node_replace(slot, XA_CHUNK_SHIFT, NULL);
 		return;
 	}
-	xas_lock(xas);
-	for (; index <= last && xas->xa_node == node; index++) {
-		if (!node_slot(node, index & XA_CHUNK_MASK))
+	xas_lock(&xas);
+	for (; xas.xa_index <= last && xas.xa_node == node; xas.xa_index++, xas.xa_offset++) {
+		if (!node_slot(node, xas.xa_offset))
 			continue;
-		xas->xa_index = index;
-		xas->xa_offset = index & XA_CHUNK_MASK;
-		xas_store(xas, NULL);
-		store->nr_pages--;
+		xas_store(&xas, NULL);
+		slot->store->nr_pages--;
 	}
-	xas_unlock(xas);
+	xas_unlock(&xas);
+	slot->node = xas_not_node(xas.xa_node) ? NULL : xas.xa_node;
 }
 
 /* Returns true if the slot has become empty. */
-static bool erase_array(struct vfio_xa_dma *store, struct xa_state *xas,
-			struct vfio_xa_dma_elem *a, unsigned long first,
-			unsigned long last)
+static bool erase_array(struct slot *slot, unsigned long last)
 {
-	unsigned int i = array_find_from(a, array_nr(a), first), k;
-	unsigned int n = array_count_to(a, i, last);
+	struct vfio_xa_dma_elem *a = slot->entry;
+	unsigned int nr = array_nr(a), i = array_find_from(a, nr, slot->index), k, n;
 	unsigned long count;
 
+	n = array_count_to(a, i, last);
 	if (!n)
 		return false;
-	if (run_first(&a[i]) < run_index(first)) {
+	if (run_first(&a[i]) < run_index(slot->index)) {
 		/* Keep what is before. */
 		if (run_last(&a[i]) > run_index(last) && !array_cut(a, i, last + 1))
 			return false;
-		count = run_last(&a[i]) - run_index(first) + 1;
+		count = run_last(&a[i]) - run_index(slot->index) + 1;
 		a[i].pos -= count;
-		store->nr_pages -= count;
+		slot->store->nr_pages -= count;
 		i++;
 		n--;
 	}
@@ -976,61 +1066,58 @@ static bool erase_array(struct vfio_xa_dma *store, struct xa_state *xas,
 		n--;
 		count = run_index(last) - run_first(&a[i + n]) + 1;
 		a[i + n].pos += (count << RUN_COUNT_BITS) - count;
-		store->nr_pages -= count;
+		slot->store->nr_pages -= count;
 	}
 	for (k = i; k < i + n; k++)
-		store->nr_pages -= run_count(&a[k]);
+		slot->store->nr_pages -= run_count(&a[k]);
 	if (n == array_nr(a)) {
-		slot_replace(xas, NULL);
-		array_free(store, a, array_order(a));
+		slot_replace(slot, NULL);
+		array_free(slot->store, a, array_order(a));
 		return true;
 	}
 	if (n) {
 		array_remove(a, i, n);
-		array_shrink(store, xas, a);
+		array_shrink(slot);
 	}
 	return false;
 }
 
-static void erase_range(struct vfio_xa_dma *store, unsigned long first,
-			unsigned long last, bool collapse)
+/* Erase the pages up to @last. Returns true if the slot has become empty. */
+static bool erase_slot(struct slot *slot, unsigned long last)
 {
-	struct xa_state xas = store_state(store, first);
-	unsigned long end;
-	unsigned int shift;
-	void *entry;
-	bool empty;
+	if (!slot_shift(slot)) {
+		erase_pages(slot, last);
+		return true;
+	}
+	if (!xa_is_value(slot->entry))
+		return erase_array(slot, last);
+	if (slot_within(slot, last)) {
+		slot->store->nr_pages -= slot_mask(slot) + 1;
+		slot_replace(slot, NULL);
+	}
+	return true;
+}
 
-	while ((entry = slot_first(store, &xas, last))) {
-		shift = slot_shift(&xas);
-		end = min(xas.xa_index | shift_mask(shift ?: XA_CHUNK_SHIFT), last);
-		empty = true;
-		if (!shift) {
-			erase_pages(store, &xas, end);
-		} else if (!xa_is_value(entry)) {
-			empty = erase_array(store, &xas, entry, xas.xa_index, end);
-		} else if (slot_within(&xas, last)) {
-			store->nr_pages -= shift_mask(shift) + 1;
-			slot_replace(&xas, NULL);
-		}
-		if (end == last) {
-			if (empty && collapse)
-				node_collapse(store, &xas);
+/* The last page which is done with the slot, and with all of its page slots. */
+static unsigned long slot_end(const struct slot *slot, unsigned long last)
+{
+	return min(slot->index | (slot_mask(slot) ?: XA_CHUNK_MASK), last);
+}
+
+static void erase_range(struct vfio_xa_dma *store, unsigned long first,
+			unsigned long last)
+{
+	struct slot slot;
+	unsigned long end;
+
+	while (slot_first(&slot, store, first, last)) {
+		end = slot_end(&slot, last);
+		erase_slot(&slot, end);
+		if (end == last)
 			break;
-		}
-		slot_goto(&xas, end + 1);
+		first = end + 1;
 		cond_resched();
 	}
-
-	/* The node around @last has been seen to, unless there was a hole. */
-	if (!collapse || (entry && !((first ^ last) >> XA_CHUNK_SHIFT)))
-		return;
-	slot_goto(&xas, first);
-	slot_load(store, &xas);
-	node_collapse(store, &xas);
-	slot_goto(&xas, last);
-	slot_load(store, &xas);
-	node_collapse(store, &xas);
 }
 
 /**
@@ -1041,9 +1128,35 @@ static void erase_range(struct vfio_xa_dma *store, unsigned long first,
  */
 void vfio_xa_dma_destroy(struct vfio_xa_dma *store)
 {
-	erase_range(store, 0, VFIO_XA_DMA_LAST_INDEX, false);
+	erase_range(store, 0, VFIO_XA_DMA_LAST_INDEX);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_destroy, "VFIO_DMA");
+
+static int insert_range(struct vfio_xa_dma *store, unsigned long first,
+			unsigned long last, unsigned long word, gfp_t gfp)
+{
+	unsigned long pos = first, end;
+	struct vfio_xa_dma_run run;
+	int err;
+
+	if (vfio_xa_dma_next(store, first, last, &run))
+		return -EEXIST;
+
+	for (;;) {
+		err = insert_some(store, first, pos, last, word, &end, gfp);
+		if (err || end == last)
+			break;
+		pos = end + 1;
+		cond_resched();
+	}
+	if (pos == first)
+		return err;
+	if (err)
+		vfio_xa_dma_erase(store, first, pos - 1);
+	else if (!(word & VFIO_XA_DMA_TRANSIENT))
+		vfio_xa_dma_change(store, first, last, VFIO_XA_DMA_PENDING, 0);
+	return err;
+}
 
 /**
  * vfio_xa_dma_insert() - Store the word of a range of pages
@@ -1063,71 +1176,73 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_destroy, "VFIO_DMA");
 int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp)
 {
-	unsigned long pos = first, end;
-	struct vfio_xa_dma_run run;
-	int err;
+	struct slot slot;
+	int err = -ENOSPC;
+	void *entry;
 
-	/* Pages which are not in one slot, nor in one node? */
-	if ((first ^ last) >> XA_CHUNK_SHIFT &&
-	    vfio_xa_dma_next(store, first, last, &run))
-		return -EEXIST;
-
-	for (;;) {
-		err = insert_some(store, first, pos, last, word, &end, gfp);
-		if (err || end == last)
-			break;
-		pos = end + 1;
-		cond_resched();
+	/* In one slot or one node, where there is something already? */
+	if (!((first ^ last) >> XA_CHUNK_SHIFT)) {
+		entry = slot_load(&slot, store, first);
+		if (xa_is_value(entry))
+			return -EEXIST;
+		if (entry)
+			err = insert_array(&slot, last, word, gfp);
+		else if (slot.node && !slot.node->shift)
+			err = insert_pages(&slot, last, word);
+		if (!err)
+			store->nr_pages += last - first + 1;
 	}
-	if (likely(pos == first))
-		return err;
-	if (err)
-		erase_range(store, first, pos - 1, true);
-	else if (!(word & VFIO_XA_DMA_TRANSIENT))
-		vfio_xa_dma_change(store, first, last, VFIO_XA_DMA_PENDING, 0);
+	if (err == -ENOSPC)
+		err = insert_range(store, first, last, word, gfp);
 	return err;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert, "VFIO_DMA");
 
-/* Does a run of an array cover both @index and the page before it? */
-static bool array_is_across(const struct vfio_xa_dma_elem *a, unsigned long index)
+/* How many cuts does it take for runs to end before @first and at @last? */
+static unsigned int array_cuts(const struct vfio_xa_dma_elem *a, unsigned long first,
+			       unsigned long last)
 {
-	unsigned int i = array_find(a, array_nr(a), index);
+	unsigned int nr = array_nr(a), i = array_find_from(a, nr, first), cuts;
 
-	return run_first(&a[i]) < run_index(index) && run_last(&a[i]) >= run_index(index);
+	if (i == nr)
+		return 0;
+	cuts = run_first(&a[i]) < run_index(first);
+	if (run_last(&a[i]) < run_index(last))
+		i = array_find(a, nr, last);
+	return cuts + (run_first(&a[i]) <= run_index(last) &&
+		       run_last(&a[i]) > run_index(last));
 }
 
 /*
  * Make a block of one word an array with room for @cuts cuts, or a node full
- * of smaller blocks. Leaves @xas to be walked again.
+ * of smaller blocks. The slot must be walked to again.
  */
-static int prepare_value(struct vfio_xa_dma *store, struct xa_state *xas, void *entry,
-			 unsigned int cuts, gfp_t gfp)
+static int prepare_value(struct slot *slot, unsigned int cuts, gfp_t gfp)
 {
-	unsigned int shift = slot_shift(xas), order, nr, i;
+	unsigned int shift = slot_shift(slot), order, nr, i;
 	void *slots[XA_CHUNK_SIZE];
 	struct vfio_xa_dma_elem *a;
-	unsigned long first;
+	unsigned long first, count;
 
-	if (shift > ARRAY_FULL_SHIFT) {
+	if (shift > FOLD_MAX_SHIFT) {
 		for (i = 0; i < XA_CHUNK_SIZE; i++)
-			slots[i] = entry;
-		return slot_split(xas, slots, gfp);
+			slots[i] = slot->entry;
+		return slot_split(slot, slots, gfp);
 	}
 
-	nr = DIV_ROUND_UP(1U << shift, RUN_MAX);
+	count = min(1UL << shift, RUN_MAX);
+	nr = (1UL << shift) / count;
 	order = order_for(nr + cuts);
-	a = array_alloc(store, order, gfp);
+	a = array_alloc(slot->store, order, gfp);
 	if (!a)
 		return -ENOMEM;
-	first = xas->xa_index & ~shift_mask(shift);
-	for (i = 0; i < nr; i++, first += RUN_MAX) {
-		a[i].pos = run_pos(first, first + (min(1UL << shift, RUN_MAX) - 1));
-		a[i].word = xa_to_value(entry);
+	first = slot->index & ~shift_mask(shift);
+	for (i = 0; i < nr; i++, first += count) {
+		a[i].pos = run_pos(first, first + count - 1);
+		a[i].word = xa_to_value(slot->entry);
 	}
 	array_set_size(a, nr, order);
-	slot_replace(xas, a);
-	slot_goto(xas, xas->xa_index);
+	slot_replace(slot, a);
 	return 0;
 }
 
@@ -1139,44 +1254,34 @@ static int prepare_slot(struct vfio_xa_dma *store, unsigned long at,
 			unsigned long first, unsigned long last,
 			unsigned long *end, gfp_t gfp)
 {
-	struct xa_state xas = store_state(store, at);
-	struct vfio_xa_dma_elem *a;
+	unsigned long begin;
 	unsigned int cuts;
+	struct slot slot;
 	void *entry;
 	int err;
 
-again:
-	entry = slot_load(store, &xas);
-	*end = at;
-	if (!entry || !slot_shift(&xas))
-		return 0;
-	*end |= shift_mask(slot_shift(&xas));
-	cuts = (first > (at & ~shift_mask(slot_shift(&xas)))) + (last < *end);
-	if (!cuts)
-		return 0;
+	for (;;) {
+		entry = slot_load(&slot, store, at);
+		begin = at & ~slot_mask(&slot);
+		*end = at | slot_mask(&slot);
+		cuts = (first > begin) + (last < *end);
+		if (!entry || !cuts)
+			return 0;
 
-	if (xa_is_value(entry)) {
-		err = prepare_value(store, &xas, entry, cuts, gfp);
-	} else {
-		a = entry;
-		if (array_has_room(a, cuts))
-			return 0;
-		cuts = 0;
-		if (first > (at & ~shift_mask(slot_shift(&xas))))
-			cuts += array_is_across(a, first);
-		if (last < *end)
-			cuts += array_is_across(a, last + 1);
-		if (array_has_room(a, cuts))
-			return 0;
-		a = array_grow(store, &xas, a, cuts, gfp);
-		err = PTR_ERR_OR_ZERO(a);
-		if (err != -ENOSPC)
+		if (xa_is_value(entry)) {
+			err = prepare_value(&slot, cuts, gfp);
+		} else {
+			cuts = array_cuts(entry, max(first, begin), min(last, *end));
+			if (array_has_room(entry, cuts))
+				return 0;
+			err = array_grow(&slot, cuts, gfp);
+			if (err != -ENOSPC)
+				return err;
+			err = array_push_down(&slot, gfp);
+		}
+		if (err)
 			return err;
-		err = array_push_down(store, &xas, entry, gfp);
 	}
-	if (!err)
-		goto again;
-	return err;
 }
 
 /**
@@ -1195,8 +1300,17 @@ again:
 int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, gfp_t gfp)
 {
+	struct slot slot;
 	unsigned long end;
+	void *entry;
 	int err;
+
+	entry = slot_load(&slot, store, first);
+	if (last <= (first | slot_mask(&slot)) &&
+	    (!entry || !slot_shift(&slot) ||
+	     (!xa_is_value(entry) && (array_has_room(entry, 2) ||
+	      array_has_room(entry, array_cuts(entry, first, last))))))
+		return 0;
 
 	err = prepare_slot(store, first, first, last, &end, gfp);
 	if (!err && end < last)
@@ -1220,7 +1334,20 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_prepare, "VFIO_DMA");
 void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last)
 {
-	erase_range(store, first, last, true);
+	struct slot slot;
+
+	if (slot_load(&slot, store, first) && last <= slot_end(&slot, last)) {
+		if (erase_slot(&slot, last))
+			node_collapse(&slot);
+		return;
+	}
+
+	erase_range(store, first, last);
+	/* Nodes of which something is left can only be at the two ends. */
+	slot_load(&slot, store, first);
+	node_collapse(&slot);
+	slot_load(&slot, store, last);
+	node_collapse(&slot);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_erase, "VFIO_DMA");
 
@@ -1229,51 +1356,59 @@ static void *word_change(void *entry, unsigned long clear, unsigned long set)
 	return xa_mk_value((xa_to_value(entry) & ~clear) | set);
 }
 
-static void change_pages(struct xa_state *xas, unsigned long last, unsigned long clear,
+static void change_pages(struct slot *slot, unsigned long last, unsigned long clear,
 			 unsigned long set, unsigned long done)
 {
-	struct xa_node *node = xas->xa_node;
-	unsigned long index;
+	struct xa_state xas = slot_state(slot);
 	void *entry;
 
-	xas_lock(xas);
-	for (index = xas->xa_index; index <= last; index++) {
-		entry = node_slot(node, index & XA_CHUNK_MASK);
-		if (!entry)
-			continue;
-		xas->xa_index = index;
-		xas->xa_offset = index & XA_CHUNK_MASK;
-		xas_store(xas, word_change(entry, clear, set));
+	xas_lock(&xas);
+	for (; xas.xa_index <= last; xas.xa_index++, xas.xa_offset++) {
+		entry = node_slot(slot->node, xas.xa_offset);
+		if (entry)
+			xas_store(&xas, word_change(entry, clear, set));
 	}
-	xas_unlock(xas);
-	node_fold(xas, done);
+	xas_unlock(&xas);
+	node_fold(slot, done);
 }
 
-static void change_array(struct vfio_xa_dma *store, struct xa_state *xas,
-			 struct vfio_xa_dma_elem *a, unsigned long first,
-			 unsigned long last, unsigned long clear, unsigned long set,
-			 unsigned long done)
+static void change_array(struct slot *slot, unsigned long last, unsigned long clear,
+			 unsigned long set, unsigned long done)
 {
-	unsigned int i = array_find_from(a, array_nr(a), first), k;
+	struct vfio_xa_dma_elem *a = slot->entry;
+	unsigned int i = array_find_from(a, array_nr(a), slot->index), k;
 	unsigned int n = array_count_to(a, i, last);
 
-	if (n && run_first(&a[i]) < run_index(first)) {
-		if (!array_cut(a, i, first))
+	if (!n)
+		return;
+	if (run_first(&a[i]) < run_index(slot->index)) {
+		if (!array_cut(a, i, slot->index))
 			return;
 		i++;
 	}
-	if (n && run_last(&a[i + n - 1]) > run_index(last) &&
+	if (run_last(&a[i + n - 1]) > run_index(last) &&
 	    !array_cut(a, i + n - 1, last + 1))
-		return;
-	if (!n)
 		return;
 	for (k = i; k < i + n; k++)
 		a[k].word = (a[k].word & ~clear) | set;
 	if (set & VFIO_XA_DMA_TRANSIENT)
 		return;
 	array_join(a, i, i + n - 1);
-	if (!array_fold(store, xas, a, done))
-		array_shrink(store, xas, a);
+	if (!array_fold(slot, done))
+		array_shrink(slot);
+}
+
+static void change_slot(struct slot *slot, unsigned long last, unsigned long clear,
+			unsigned long set, unsigned long done)
+{
+	if (!slot_shift(slot) && slot->node) {
+		change_pages(slot, last, clear, set, done);
+	} else if (!xa_is_value(slot->entry)) {
+		change_array(slot, last, clear, set, done);
+	} else if (slot_within(slot, last)) {
+		slot_replace(slot, word_change(slot->entry, clear, set));
+		node_fold(slot, done);
+	}
 }
 
 /**
@@ -1295,44 +1430,32 @@ void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, unsigned long clear,
 			unsigned long set)
 {
-	struct xa_state xas = store_state(store, first);
-	unsigned long end, done;
-	unsigned int shift;
-	void *entry;
+	struct slot slot;
+	unsigned long end;
 
-	while ((entry = slot_first(store, &xas, last))) {
-		shift = slot_shift(&xas);
-		end = min(xas.xa_index | shift_mask(shift ?: XA_CHUNK_SHIFT), last);
-		done = end < last ? end : ULONG_MAX;
-		if (!shift && xas.xa_node) {
-			change_pages(&xas, end, clear, set, done);
-		} else if (!xa_is_value(entry)) {
-			change_array(store, &xas, entry, xas.xa_index, end, clear, set,
-				     done);
-		} else if (slot_within(&xas, last)) {
-			slot_replace(&xas, word_change(entry, clear, set));
-			node_fold(&xas, done);
-		}
+	while (slot_first(&slot, store, first, last)) {
+		end = slot_end(&slot, last);
+		change_slot(&slot, end, clear, set, end < last ? end : ULONG_MAX);
 		if (end == last)
 			return;
-		slot_goto(&xas, end + 1);
+		first = end + 1;
 		cond_resched();
 	}
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_change, "VFIO_DMA");
 
-/* The first run in the slot of @xas which does not end before @index. */
-static bool slot_run(const struct xa_state *xas, void *entry, unsigned long index,
+/* The first run in the slot which does not end before @index. */
+static bool slot_run(const struct slot *slot, unsigned long index,
 		     struct vfio_xa_dma_run *run)
 {
-	unsigned long mask = shift_mask(slot_shift(xas));
-	struct vfio_xa_dma_elem *a = entry;
+	const struct vfio_xa_dma_elem *a = slot->entry;
+	unsigned long mask = slot_mask(slot);
 	unsigned int i;
 
 	run->first = index & ~mask;
-	if (xa_is_value(entry)) {
+	if (xa_is_value(slot->entry)) {
 		run->last = index | mask;
-		run->word = xa_to_value(entry);
+		run->word = xa_to_value(slot->entry);
 		return true;
 	}
 	i = array_find_from(a, array_nr(a), index);
@@ -1344,47 +1467,37 @@ static bool slot_run(const struct xa_state *xas, void *entry, unsigned long inde
 	return true;
 }
 
-/* Extend @run, the end of which is in the slot of @xas, up to @last or beyond. */
-static void run_extend(struct xa_state *xas, void *entry, unsigned long last,
+/* Extend @run, the end of which is in the slot, up to @last or beyond. */
+static void run_extend(struct slot *slot, unsigned long last,
 		       struct vfio_xa_dma_run *run)
 {
 	struct vfio_xa_dma_run next;
 
 	while (run->last < last) {
-		if ((run->last & shift_mask(slot_shift(xas))) ==
-		    shift_mask(slot_shift(xas))) {
-			xas->xa_index = run->last;
-			rcu_read_lock();
-			entry = xas_next(xas);
-			rcu_read_unlock();
-			if (!entry)
+		if (!(~run->last & slot_mask(slot))) {
+			if (!slot_load(slot, slot->store, run->last + 1))
 				return;
 			cond_resched();
 		}
-		if (!slot_run(xas, entry, run->last + 1, &next) ||
+		if (!slot_run(slot, run->last + 1, &next) ||
 		    next.first != run->last + 1 || next.word != run->word)
 			return;
 		run->last = next.last;
 	}
 }
 
-/* Extend @run, the beginning of which is in the slot of @xas, backwards. */
-static void run_extend_back(struct xa_state *xas, void *entry,
-			    struct vfio_xa_dma_run *run)
+/* Extend @run, the beginning of which is in the slot, backwards. */
+static void run_extend_back(struct slot *slot, struct vfio_xa_dma_run *run)
 {
 	struct vfio_xa_dma_run prev;
 
 	while (run->first) {
-		if (!(run->first & shift_mask(slot_shift(xas)))) {
-			xas->xa_index = run->first;
-			rcu_read_lock();
-			entry = xas_prev(xas);
-			rcu_read_unlock();
-			if (!entry)
+		if (!(run->first & slot_mask(slot))) {
+			if (!slot_load(slot, slot->store, run->first - 1))
 				return;
 			cond_resched();
 		}
-		if (!slot_run(xas, entry, run->first - 1, &prev) ||
+		if (!slot_run(slot, run->first - 1, &prev) ||
 		    prev.last != run->first - 1 || prev.word != run->word)
 			return;
 		run->first = prev.first;
@@ -1401,17 +1514,15 @@ static void run_extend_back(struct xa_state *xas, void *entry,
  */
 unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index)
 {
-	XA_STATE(xas, &store->xa, index);
-	struct vfio_xa_dma_elem *a;
+	const struct vfio_xa_dma_elem *a;
+	struct slot slot;
 	unsigned int i;
-	void *entry;
 
-	entry = slot_load(store, &xas);
-	if (xa_is_value(entry))
-		return xa_to_value(entry);
-	if (!entry)
+	a = slot_load(&slot, store, index);
+	if (xa_is_value(a))
+		return xa_to_value(a);
+	if (!a)
 		return 0;
-	a = entry;
 	i = array_find(a, array_nr(a), index);
 	if (run_index(index) - run_first(&a[i]) >= run_count(&a[i]))
 		return 0;
@@ -1435,18 +1546,16 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_load, "VFIO_DMA");
 bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 		      unsigned long last, struct vfio_xa_dma_run *run)
 {
-	XA_STATE(xas, &store->xa, first);
+	struct slot slot;
 	void *entry;
 
-	entry = slot_first(store, &xas, last);
-	while (entry && !slot_run(&xas, entry, xas.xa_index, run))
-		entry = slot_next(store, &xas, last);
-	if (!entry)
+	entry = slot_first(&slot, store, first, last);
+	while (entry && !slot_run(&slot, slot.index, run))
+		entry = slot_next(&slot, last);
+	if (!entry || run->first > last)
 		return false;
 
-	if (run->first > last)
-		return false;
-	run_extend(&xas, entry, last, run);
+	run_extend(&slot, last, run);
 	run->first = max(run->first, first);
 	run->last = min(run->last, last);
 	return true;
@@ -1466,17 +1575,15 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_next, "VFIO_DMA");
 bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
 			struct vfio_xa_dma_run *run)
 {
-	XA_STATE(xas, &store->xa, index);
-	void *entry;
+	struct slot slot;
 
-	entry = slot_load(store, &xas);
-	if (!entry || !slot_run(&xas, entry, index, run) || run->first > index)
+	if (!slot_load(&slot, store, index) || !slot_run(&slot, index, run) ||
+	    run->first > index)
 		return false;
 
-	run_extend_back(&xas, entry, run);
-	xas_set(&xas, run->last);
-	entry = slot_load(store, &xas);
-	run_extend(&xas, entry, VFIO_XA_DMA_LAST_INDEX, run);
+	run_extend_back(&slot, run);
+	slot_load(&slot, store, run->last);
+	run_extend(&slot, VFIO_XA_DMA_LAST_INDEX, run);
 	return true;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_run_at, "VFIO_DMA");
