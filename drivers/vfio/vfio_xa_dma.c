@@ -157,6 +157,9 @@ static_assert(sizeof(struct vfio_xa_dma_elem) == 16);
 static_assert(BITS_PER_LONG == 64);
 static_assert(ARRAY_MAX_SHIFT % XA_CHUNK_SHIFT == 0);
 
+/* So many page slots in use, or less, become an array again. */
+#define PAGES_SPARSE		24
+
 /* How many runs an array in a slot which covers 1 << @shift pages may hold. */
 static unsigned int array_limit(unsigned int shift)
 {
@@ -450,18 +453,21 @@ static void node_replace(struct slot *slot, unsigned int shift, void *entry)
 	slot_store(slot, &xas, entry);
 }
 
-/*
- * A node full of one and the same word becomes an entry of its parent; but not
- * one which goes beyond @done, where there may be a cut which is still needed.
- */
-static void node_fold(struct slot *slot, unsigned long done)
+/* Is a node full of values, and worth a look whether they all are the same? */
+static bool node_may_fold(const struct xa_node *node)
 {
-	struct xa_node *node;
+	return node && node->nr_values == XA_CHUNK_SIZE &&
+	       node_slot(node, 0) == node_slot(node, XA_CHUNK_MASK);
+}
+
+static noinline void __node_fold(struct slot *slot, unsigned long done)
+{
+	struct xa_node *node = slot->node;
 	unsigned int i;
 	void *entry;
 
-	for (node = slot->node; node; node = slot->node) {
-		if (node->nr_values != XA_CHUNK_SIZE || node->shift >= FOLD_MAX_SHIFT ||
+	do {
+		if (node->shift >= FOLD_MAX_SHIFT ||
 		    (slot->index | shift_mask(node->shift + XA_CHUNK_SHIFT)) > done ||
 		    !rcu_access_pointer(node->parent))
 			return;
@@ -472,7 +478,18 @@ static void node_fold(struct slot *slot, unsigned long done)
 		if (xa_to_value(entry) & VFIO_XA_DMA_TRANSIENT)
 			return;
 		node_replace(slot, node->shift + XA_CHUNK_SHIFT, entry);
-	}
+		node = slot->node;
+	} while (node_may_fold(node));
+}
+
+/*
+ * A node full of one and the same word becomes an entry of its parent; but not
+ * one which goes beyond @done, where there may be a cut which is still needed.
+ */
+static void node_fold(struct slot *slot, unsigned long done)
+{
+	if (node_may_fold(slot->node))
+		__node_fold(slot, done);
 }
 
 /* An array of one run, which covers all of the block, becomes a value. */
@@ -727,6 +744,14 @@ static unsigned int node_count_runs(const struct xa_node *node, unsigned int lim
 	return nr;
 }
 
+/* A node of page slots in which there are too many to even think of it. */
+static bool node_is_dense(const struct xa_node *node)
+{
+	return node && !node->shift && node->count > PAGES_SPARSE &&
+	       rcu_access_pointer(node->parent) &&
+	       rcu_dereference_raw(node->parent)->count > 1;
+}
+
 /*
  * Is the node which the slot is in so sparse that it should be an array in the
  * slot of its parent? Returns the node which that array is to replace: one
@@ -748,8 +773,7 @@ static struct xa_node *node_is_sparse(const struct slot *slot, unsigned int *nr)
 			break;
 		top = parent;
 	}
-	limit = array_limit(top->shift + XA_CHUNK_SHIFT);
-	limit = top->shift ? limit / 2 : limit / 4 * 3;
+	limit = top->shift ? array_limit(top->shift + XA_CHUNK_SHIFT) / 2 : PAGES_SPARSE;
 	if (node->count > limit)
 		return NULL;
 	*nr = node_count_runs(node, limit);
@@ -1337,7 +1361,7 @@ void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 	struct slot slot;
 
 	if (slot_load(&slot, store, first) && last <= slot_end(&slot, last)) {
-		if (erase_slot(&slot, last))
+		if (erase_slot(&slot, last) && !node_is_dense(slot.node))
 			node_collapse(&slot);
 		return;
 	}
