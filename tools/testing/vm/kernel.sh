@@ -58,7 +58,7 @@ stock() {
 		say "building the modules against the headers of $release"
 		"$TOP/scripts/snapshot.sh" "$out/build"
 		slowly "$out/build.log" nice make -C "$out/build" "$jobs" \
-			KDIR="$dist/usr/src/linux-headers-$release" modules
+			KDIR="$dist/usr/src/linux-headers-$release" TYPE1V3_TESTS=1 modules
 		rm -rf "$dist/lib/modules/$release/updates"
 		mkdir -p "$dist/lib/modules/$release/updates"
 		find "$out/build" -name '*.ko' -exec cp {} "$dist/lib/modules/$release/updates/" \;
