@@ -280,8 +280,10 @@ static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm
 		extent->pfn = args.pfn;
 		extent->npages = min(entry - (args.pfn & (entry - 1)),
 				     pin->npages);
-		extent->npages = min(extent->npages,
-				     (vma->vm_end - pin->vaddr) >> PAGE_SHIFT);
+		extent->npages = min3(extent->npages,
+				      (vma->vm_end - pin->vaddr) >> PAGE_SHIFT,
+				      VFIO_DMA_EXTENT_MAX -
+				      args.pfn % VFIO_DMA_EXTENT_MAX);
 		extent->pfnmap = true;
 	}
 
@@ -295,6 +297,7 @@ static bool vfio_dma_extent_append(struct vfio_dma_extent *extent,
 	if (!extent->npages)
 		*extent = *next;
 	else if (extent->pfn + extent->npages == next->pfn &&
+		 next->pfn % VFIO_DMA_EXTENT_MAX &&
 		 extent->pfnmap == next->pfnmap)
 		extent->npages += next->npages;
 	else
@@ -364,8 +367,12 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 					    pin->pages, NULL);
 		mmap_read_unlock(mm);
 	}
-	if (ret <= 0)
-		return vfio_dma_pin_pfnmap(pin, mm, ret ?: -EFAULT);
+	if (ret <= 0) {
+		/* Nothing is there, also where the address range ends. */
+		if (!ret || ret == -EOVERFLOW)
+			ret = -EFAULT;
+		return vfio_dma_pin_pfnmap(pin, mm, ret);
+	}
 
 	pin->size = ret;
 	pin->offset = 0;
@@ -383,7 +390,8 @@ static void vfio_dma_pin_peek(const struct vfio_dma_pin *pin,
 	unsigned int max = pin->size - pin->offset, n = 1;
 
 	extent->pfn = page_to_pfn(pages[0]);
-	while (n < max && page_to_pfn(pages[n]) == extent->pfn + n)
+	while (n < max && page_to_pfn(pages[n]) == extent->pfn + n &&
+	       (extent->pfn + n) % VFIO_DMA_EXTENT_MAX)
 		n++;
 	extent->npages = n;
 	extent->pfnmap = false;
@@ -623,6 +631,7 @@ void vfio_dma_domain_add(struct vfio_dma_space *space,
 {
 	lockdep_assert_held(space->lock);
 
+	domain->unsynced = false;
 	iommu_iotlb_gather_init(&domain->gather);
 	INIT_LIST_HEAD(&domain->lost);
 	list_add_tail(&domain->next, &space->domains);
@@ -691,6 +700,8 @@ static int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
 		if (ret)
 			goto err_unmap;
 		done += call;
+		if (done < size)
+			cond_resched();
 	}
 	return 0;
 
@@ -807,8 +818,8 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
 }
 
 /**
- * vfio_dma_lookup() - what an address translates to
- * @space: the space
+ * vfio_dma_domain_lookup() - what an address translates to
+ * @domain: the domain
  * @iova: page aligned address
  * @npages: pages to look at
  * @extent: the physically contiguous memory from @iova on, at most @npages;
@@ -817,33 +828,26 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
  * Return: false if nothing is mapped at @iova.
  */
-bool vfio_dma_lookup(struct vfio_dma_space *space, dma_addr_t iova,
-		     unsigned long npages, struct vfio_dma_extent *extent)
+bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
+			    unsigned long npages,
+			    struct vfio_dma_extent *extent)
 {
-	struct vfio_dma_domain *domain;
-	unsigned long n = 1;
+	unsigned long pfn = vfio_dma_pfn(domain, iova), n = 1;
 
-	lockdep_assert_held(space->lock);
-
-	domain = list_first_entry_or_null(&space->domains,
-					  struct vfio_dma_domain, next);
-	if (!domain)
+	if (!pfn)
 		return false;
 
-	extent->pfn = vfio_dma_pfn(domain, iova);
-	if (!extent->pfn)
-		return false;
-
-	while (n < npages && vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) ==
-			     extent->pfn + n) {
+	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX &&
+	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == pfn + n) {
 		if (!(++n % 4096))
 			cond_resched();
 	}
+	extent->pfn = pfn;
 	extent->npages = n;
 	extent->pfnmap = false;
 	return true;
 }
-EXPORT_SYMBOL_NS_GPL(vfio_dma_lookup, "VFIO_DMA");
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_lookup, "VFIO_DMA");
 
 /* Unmap without synchronising; what is lost already cannot be unmapped. */
 static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
@@ -868,6 +872,7 @@ static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
 		}
 		size = n << PAGE_SHIFT;
 		if (!skip) {
+			domain->unsynced = true;
 			unmapped = iommu_unmap_fast(domain->domain, iova, size,
 						    &domain->gather);
 			/* Whatever it did, its pages are not safe to release. */
@@ -884,7 +889,7 @@ static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
 
 /**
  * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
- * @space: the space
+ * @space: the space, which has a domain
  * @iova: page aligned address
  * @npages: its length in pages; neither end inside of a superpage
  * @pinned: the pages are to be unpinned
@@ -899,18 +904,20 @@ static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
 unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 			     unsigned long npages, bool pinned, bool dirty)
 {
+	struct vfio_dma_domain *first, *domain;
 	struct vfio_dma_extent extent;
-	struct vfio_dma_domain *domain;
 	unsigned long unpinned = 0;
 	bool safe;
 
 	lockdep_assert_held(space->lock);
 
+	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	for (; npages; npages -= extent.npages) {
-		if (WARN_ON_ONCE(!vfio_dma_lookup(space, iova, npages,
-						  &extent))) {
+		if (WARN_ON_ONCE(!vfio_dma_domain_lookup(first, iova, npages,
+							 &extent))) {
 			extent.npages = 1;
 			iova += PAGE_SIZE;
+			cond_resched();
 			continue;
 		}
 
@@ -947,8 +954,13 @@ void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 
 	lockdep_assert_held(space->lock);
 
-	list_for_each_entry(domain, &space->domains, next)
+	list_for_each_entry(domain, &space->domains, next) {
+		/* Drivers need not fill the gather, so it cannot tell. */
+		if (!domain->unsynced)
+			continue;
 		iommu_iotlb_sync(domain->domain, &domain->gather);
+		domain->unsynced = false;
+	}
 
 	for (i = 0; i < space->nr_batch; i++) {
 		npages = space->batch[i].npages;
@@ -961,53 +973,59 @@ void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap_flush, "VFIO_DMA");
 
-static bool vfio_dma_domain_linear(struct vfio_dma_domain *domain,
-				   dma_addr_t iova, unsigned long npages,
-				   phys_addr_t *phys)
+/**
+ * vfio_dma_domain_linear() - could a block be one superpage?
+ * @domain: the domain
+ * @iova: first address of an aligned block of one of the domain's page sizes
+ * @npages: size of the block in pages
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: true if all of it is mapped, to memory that is as aligned and
+ * contiguous.
+ */
+bool vfio_dma_domain_linear(struct vfio_dma_domain *domain, dma_addr_t iova,
+			    unsigned long npages)
 {
-	unsigned long i;
+	unsigned long pfn = vfio_dma_pfn(domain, iova), i;
 
-	*phys = iommu_iova_to_phys(domain->domain, iova);
-	if (!*phys || *phys & ((npages << PAGE_SHIFT) - 1))
+	if (!pfn || pfn & (npages - 1))
 		return false;
 
 	/* The last page first: it most often differs if any does. */
 	for (i = npages - 1; i; i--) {
-		if (iommu_iova_to_phys(domain->domain,
-				       iova + (i << PAGE_SHIFT)) !=
-		    *phys + (i << PAGE_SHIFT))
+		if (vfio_dma_pfn(domain, iova + (i << PAGE_SHIFT)) != pfn + i)
 			return false;
 		if (!(i % 4096))
 			cond_resched();
 	}
 	return true;
 }
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_linear, "VFIO_DMA");
 
 /**
  * vfio_dma_domain_split() - make sure that no superpage lies across an address
  * @domain: the domain
- * @iova: first address of an aligned block of one of the domain's page sizes;
- *	all of it is mapped, with the same access rights
+ * @iova: first address of a block for which vfio_dma_domain_linear() is true, and
+ *	that is mapped with the same access rights everywhere
  * @npages: size of the block in pages
  * @first: first address of a range that is to be unmapped
  * @end: the address behind it; @first or @end is inside of the block
  * @prot: IOMMU_READ, IOMMU_WRITE: access rights of the block
  *
- * Of the sizes for which the block is wholly mapped the caller tries the
- * largest first: a block that is physically linear and not part of a larger
- * linear one is unmapped whole and mapped back in parts.  Both ends of the
- * range have to be known here, because a second call for the same block would
- * make a superpage of what the first has divided.  Device access to the block
- * may fault meanwhile.
+ * The block must not be part of a larger one that could be a superpage.  It is
+ * unmapped whole and mapped back in parts; what lies in the range, too, because
+ * it is simpler to unmap it with the rest of the range.  Both ends of the range
+ * have to be known here, because a second call for the same block would make a
+ * superpage of what the first has divided.  Device access to the block may fault
+ * meanwhile.
  *
  * Source: iommu_unmap() cannot divide what iommu_map() made; break before make
  * is the Arm Architecture Reference Manual's name (D8.16) for the order.
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex and
  * has called vfio_dma_unmap_flush() since the last vfio_dma_unmap().
- * Return: 1 if the block was divided; 0 if it is not physically linear and
- * nothing was done; -EIO if the IOMMU driver failed: the caller must unmap the
- * whole block with vfio_dma_unmap() and then call vfio_dma_forget_lost().
+ * Return: 0; -EIO if the IOMMU driver failed: the caller must unmap the whole
+ * block with vfio_dma_unmap() and then call vfio_dma_forget_lost().
  */
 int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			  unsigned long npages, dma_addr_t first,
@@ -1016,12 +1034,9 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOFAIL;
 	size_t size = npages << PAGE_SHIFT, unmapped, part;
 	size_t cuts[3] = { size, size, size }, done = 0;
+	phys_addr_t phys = PFN_PHYS(vfio_dma_pfn(domain, iova));
 	struct vfio_dma_lost *lost;
-	phys_addr_t phys;
 	int i;
-
-	if (!vfio_dma_domain_linear(domain, iova, npages, &phys))
-		return 0;
 
 	/* Offsets in ascending order; an end outside of the block cuts nothing. */
 	if (first - iova < size)
@@ -1052,7 +1067,7 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	}
 
 	kfree(lost);
-	return 1;
+	return 0;
 
 err_lost:
 	if (done)

@@ -11,6 +11,7 @@
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/sizes.h>
 
 struct task_struct;
 
@@ -37,6 +38,13 @@ void vfio_dma_owner_clear(struct vfio_dma_owner *owner);
 int vfio_dma_owner_move(struct vfio_dma_owner *owner);
 int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages);
 void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages);
+
+/*
+ * An extent does not cross a multiple of this many pages of physical memory, and
+ * so no superpage is larger than that.  It bounds what is done between two looks
+ * for a fatal signal.
+ */
+#define VFIO_DMA_EXTENT_MAX	(SZ_1G >> PAGE_SHIFT)
 
 /**
  * struct vfio_dma_extent - physically contiguous memory
@@ -99,7 +107,8 @@ void vfio_dma_unpin(unsigned long pfn, unsigned long npages, bool dirty);
  * @next: in &vfio_dma_space.domains
  * @domain: the domain
  * @unit_is_call: this IOMMU unmaps only what whole iommu_map() calls made
- * @gather: IOTLB invalidations to be sent
+ * @unsynced: something has been unmapped since the last IOTLB synchronisation
+ * @gather: what that is
  * @lost: blocks that vfio_dma_domain_split() could not map back (struct
  *	vfio_dma_lost)
  */
@@ -107,6 +116,7 @@ struct vfio_dma_domain {
 	struct list_head next;
 	struct iommu_domain *domain;
 	bool unit_is_call;
+	bool unsynced;
 	struct iommu_iotlb_gather gather;
 	struct list_head lost;
 };
@@ -150,14 +160,17 @@ int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
 			bool big);
 void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 			   unsigned long npages);
+bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
+			    unsigned long npages,
+			    struct vfio_dma_extent *extent);
+bool vfio_dma_domain_linear(struct vfio_dma_domain *domain, dma_addr_t iova,
+			    unsigned long npages);
 int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			  unsigned long npages, dma_addr_t first,
 			  dma_addr_t end, int prot);
 
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big);
-bool vfio_dma_lookup(struct vfio_dma_space *space, dma_addr_t iova,
-		     unsigned long npages, struct vfio_dma_extent *extent);
 unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 			     unsigned long npages, bool pinned, bool dirty);
 void vfio_dma_unmap_flush(struct vfio_dma_space *space);

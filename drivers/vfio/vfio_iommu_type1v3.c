@@ -193,6 +193,8 @@ static void vfio_type1v3_put(struct vfio_type1v3 *container)
 	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
 	kfree_rcu(container, rcu);
+	/* VFIO's own reference went with ->release(), a late call has none. */
+	module_put(THIS_MODULE);
 }
 
 /*
@@ -296,6 +298,37 @@ static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
 }
 
 /*
+ * The largest block of a domain around the border before page @at that could be
+ * a superpage, as a number of pages; 0 if there is none.  If there is a
+ * superpage, all smaller blocks around the border look like one, too: so it can
+ * be searched from the smallest size on, and ends where the memory does.
+ */
+static unsigned long vfio_type1v3_find_block(struct vfio_type1v3 *container,
+					     struct vfio_dma_domain *domain,
+					     unsigned long at, int prot)
+{
+	unsigned long sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
+	unsigned long npages, block, found = 0;
+
+	/* The smallest size is that of a page. */
+	for (sizes &= sizes - 1; sizes; sizes &= sizes - 1) {
+		npages = sizes & -sizes;
+		block = round_down(at, npages);
+		if (npages > VFIO_DMA_EXTENT_MAX)
+			break;
+		if (block == at)
+			continue;
+		if (!vfio_dma_domain_linear(domain, vfio_type1v3_iova(block),
+					    npages) ||
+		    !vfio_type1v3_block_is_big(container, block,
+					       block + npages - 1, prot))
+			break;
+		found = npages;
+	}
+	return found;
+}
+
+/*
  * See to it that no superpage lies across the border before page @at.  Should a
  * domain fail to map the rest of a superpage back, [*@first, *@last] grows to
  * take all of the superpage in.
@@ -303,9 +336,9 @@ static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
 static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 			      unsigned long *first, unsigned long *last)
 {
-	unsigned long sizes, npages, block, word;
+	unsigned long npages, block, word;
 	struct vfio_dma_domain *domain;
-	int prot, ret, err = 0;
+	int prot, ret = 0, err;
 
 	if (!at || at > VFIO_XA_DMA_LAST_INDEX)
 		return 0;
@@ -317,40 +350,27 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 	prot = vfio_type1v3_prot(word);
 
 	list_for_each_entry(domain, &container->space.domains, next) {
-		sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
-		/* From the largest down to those that end at the border */
-		for (; sizes; sizes &= ~npages) {
-			npages = 1UL << __fls(sizes);
-			block = round_down(at, npages);
-			if (block == at)
-				break;
-			/*
-			 * If a block with both borders was a superpage, it has
-			 * been divided at both when it was the first's turn.
-			 */
-			if (*first != at && *first > block)
-				continue;
-			if (!vfio_type1v3_block_is_big(container, block,
-						       block + npages - 1,
-						       prot))
-				continue;
+		npages = vfio_type1v3_find_block(container, domain, at, prot);
+		block = npages ? round_down(at, npages) : at;
+		/*
+		 * A block with both borders has been divided at both when it
+		 * was the first one's turn.
+		 */
+		if (!npages || (*first != at && *first > block))
+			continue;
 
-			ret = vfio_dma_domain_split(domain,
-						    vfio_type1v3_iova(block),
-						    npages,
-						    vfio_type1v3_iova(*first),
-						    vfio_type1v3_iova(*last + 1),
-						    prot);
-			if (ret < 0) {
-				*first = min(*first, block);
-				*last = max(*last, block + npages - 1);
-				err = ret;
-			}
-			if (ret)
-				break;
+		/* It must not be touched while invalidations are due. */
+		vfio_dma_unmap_flush(&container->space);
+		err = vfio_dma_domain_split(domain, vfio_type1v3_iova(block),
+					    npages, vfio_type1v3_iova(*first),
+					    vfio_type1v3_iova(*last + 1), prot);
+		if (err) {
+			*first = min(*first, block);
+			*last = max(*last, block + npages - 1);
+			ret = err;
 		}
 	}
-	return err;
+	return ret;
 }
 
 /*
@@ -378,6 +398,25 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 	return unpinned;
 }
 
+/*
+ * Forget pins of pages that are unmapped nevertheless.  What a driver still uses
+ * can only be leaked.
+ */
+static void vfio_type1v3_leak_pins(struct vfio_type1v3 *container,
+				   unsigned long first, unsigned long last)
+{
+	unsigned long index;
+	void *entry;
+
+	if (!container->nr_pins)
+		return;
+	xa_for_each_range(&container->pins, index, entry, first, last) {
+		WARN_ONCE(1, "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n");
+		xa_erase(&container->pins, index);
+		container->nr_pins--;
+	}
+}
+
 static unsigned long vfio_type1v3_count_invalid(struct vfio_type1v3 *container,
 						unsigned long first,
 						unsigned long last)
@@ -402,12 +441,11 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 				  unsigned long *npages,
 				  unsigned long *unpinned)
 {
+	bool has_domain = vfio_type1v3_has_domain(container);
 	unsigned long first = run->first, last = run->last;
 	int ret = 0, err;
 
-	if (run->word & VFIO_XA_DMA_BIG) {
-		/* Blocks must not be touched while invalidations are due. */
-		vfio_dma_unmap_flush(&container->space);
+	if (has_domain && run->word & VFIO_XA_DMA_BIG) {
 		do {
 			run->first = first;
 			run->last = last;
@@ -424,11 +462,15 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 	vfio_xa_dma_prepare(&container->store, first, last,
 			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 
-	*unpinned += vfio_type1v3_unmap_iommu(container, &container->space,
-					      first, last);
+	if (has_domain)
+		*unpinned += vfio_type1v3_unmap_iommu(container,
+						      &container->space,
+						      first, last);
 	if (ret) {
 		vfio_dma_unmap_flush(&container->space);
 		vfio_dma_forget_lost(&container->space);
+		/* What has been added may be in use by emulated devices. */
+		vfio_type1v3_leak_pins(container, first, last);
 	}
 
 	if (container->vaddr_invalid)
@@ -450,32 +492,29 @@ static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
 				      unsigned long first, unsigned long last)
 {
 	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES;
-	unsigned long index = first, pos = first;
+	unsigned long index, pos = first;
 	struct vfio_xa_dma_run run;
 	struct vfio_device *device;
 
+	/* From the beginning each time: others pin what is not marked yet. */
 	while (container->nr_pins &&
-	       xa_find(&container->pins, &index, last, XA_PRESENT)) {
+	       (index = first,
+		xa_find(&container->pins, &index, last, XA_PRESENT))) {
 		if (index != pos)
 			retries = VFIO_TYPE1V3_RELEASE_RETRIES;
 		pos = index;
-		if (WARN_ONCE(!retries--,
-			      "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n")) {
-			/* What it still uses can only be leaked. */
-			xa_erase(&container->pins, index);
-			container->nr_pins--;
+		/* A pinned page is mapped. */
+		if (!retries-- ||
+		    WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, index,
+						   last, &run))) {
+			vfio_type1v3_leak_pins(container, index, index);
 			continue;
 		}
 
-		/* A pinned page is mapped. */
-		if (!WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, index,
-						    last, &run))) {
-			run.last = min(run.last, run.first |
-				       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
-			vfio_type1v3_change(container, run.first, run.last, 0,
-					    VFIO_XA_DMA_UNMAPPING);
-		}
-
+		run.last = min(run.last, run.first |
+			       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+		vfio_type1v3_change(container, run.first, run.last, 0,
+				    VFIO_XA_DMA_UNMAPPING);
 		mutex_unlock(&container->lock);
 		mutex_lock(&container->devices_lock);
 		list_for_each_entry(device, &container->devices, iommu_entry)
@@ -488,45 +527,53 @@ static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
 }
 
 /*
- * Unmap all that is mapped of [@first, @last].  What other calls are about to
- * map is not: those calls count as later than this one.
+ * Unmap all that is mapped of [@first, @last], and add it to @npages and to
+ * @unpinned.  What other calls are about to map is not: those calls count as
+ * later than this one.  vfio_type1v3_unmap_finish() must follow before the mutex
+ * is dropped.
  */
 static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 				    unsigned long first, unsigned long last,
-				    bool interruptible, unsigned long *npages)
+				    bool interruptible, unsigned long *npages,
+				    unsigned long *unpinned)
 {
 	struct vfio_xa_dma_run run;
-	unsigned long unpinned = 0;
 	int ret = 0;
 
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
 
-	*npages = 0;
 	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING)) {
-			run.last = min(run.last, run.first |
-				       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+			/* Without a domain the size makes no difference. */
+			if (vfio_type1v3_has_domain(container))
+				run.last = min(run.last, run.first |
+					       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
 			ret = vfio_type1v3_unmap_run(container, &run, npages,
-						     &unpinned);
-			if (ret)
-				break;
+						     unpinned);
 		}
 		if (run.last >= last)
 			break;
 		first = run.last + 1;
-		if (interruptible && fatal_signal_pending(current)) {
+		if (!ret && interruptible && fatal_signal_pending(current))
+			ret = -EINTR;
+		if (ret) {
+			/* What stays can be pinned again. */
 			vfio_type1v3_change(container, first, last,
 					    VFIO_XA_DMA_UNMAPPING, 0);
-			ret = -EINTR;
 			break;
 		}
 	}
+	return ret;
+}
 
+/* Now that the IOTLBs are synchronised the pages are the owner's again. */
+static void vfio_type1v3_unmap_finish(struct vfio_type1v3 *container,
+				      unsigned long unpinned)
+{
 	vfio_dma_unmap_flush(&container->space);
 	vfio_dma_uncharge(&container->owner, unpinned);
 	vfio_type1v3_put_owner(container);
-	return ret;
 }
 
 /* Take back what a call in progress has mapped so far. */
@@ -546,15 +593,15 @@ static void vfio_type1v3_unmap_map(struct vfio_type1v3 *container,
 /* The last group has gone, and with it the right to have anything mapped. */
 static void vfio_type1v3_unmap_all(struct vfio_type1v3 *container)
 {
-	unsigned long npages;
+	unsigned long npages = 0, unpinned = 0;
 	int ret;
 
-	vfio_type1v3_release_pins(container, 0, VFIO_XA_DMA_LAST_INDEX);
 	do {
 		ret = vfio_type1v3_unmap_range(container, 0,
 					       VFIO_XA_DMA_LAST_INDEX, false,
-					       &npages);
+					       &npages, &unpinned);
 	} while (ret);
+	vfio_type1v3_unmap_finish(container, unpinned);
 }
 
 /*
@@ -579,8 +626,7 @@ static void vfio_type1v3_unpin_upto(struct vfio_type1v3 *container,
 	}
 	vfio_dma_unmap_flush(space);
 	extra = vfio_type1v3_count_pins(container, 0, last);
-	if (!WARN_ON_ONCE(unpinned < extra))
-		vfio_dma_uncharge(&container->owner, unpinned - extra);
+	vfio_dma_uncharge(&container->owner, unpinned - min(unpinned, extra));
 }
 
 /* Calls in progress lose what they have mapped, but not what they reserved. */
@@ -738,34 +784,49 @@ static int vfio_type1v3_invalidate_vaddr(struct vfio_type1v3 *container,
 	return 0;
 }
 
+/* Check what is asked for; with the mutex, each time after it was dropped. */
+static int vfio_type1v3_check_unmap(struct vfio_type1v3 *container,
+				    const struct vfio_iommu_type1_dma_unmap *unmap,
+				    const struct vfio_bitmap *bitmap, u64 *last)
+{
+	u64 mask = vfio_type1v3_pgsize(container) - 1;
+
+	/* Emulated devices reach memory by vaddr at any time. */
+	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR &&
+	    !list_empty(&container->emulated))
+		return -EBUSY;
+
+	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_ALL) {
+		*last = U64_MAX;
+		return unmap->iova || unmap->size ? -EINVAL : 0;
+	}
+	if (!unmap->size || (unmap->iova | unmap->size) & mask)
+		return -EINVAL;
+	if (check_add_overflow(unmap->iova, unmap->size - 1, last))
+		return -EOVERFLOW;
+
+	if (!bitmap)
+		return 0;
+	if (!container->dirty_tracking)
+		return -EINVAL;
+	return vfio_type1v3_check_bitmap(container, bitmap, unmap->size);
+}
+
 static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 				 struct vfio_iommu_type1_dma_unmap *unmap,
 				 const struct vfio_bitmap *bitmap)
 {
-	bool all = unmap->flags & VFIO_DMA_UNMAP_FLAG_ALL;
-	unsigned long npages = 0, first;
-	u64 last = U64_MAX, mask;
+	unsigned long npages = 0, unpinned = 0, first, last;
+	u64 iova_last;
 	int ret;
 
 	mutex_lock(&container->lock);
 
-	/* Emulated devices reach memory by vaddr at any time. */
-	ret = -EBUSY;
-	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR &&
-	    !list_empty(&container->emulated))
-		goto out_unlock;
-
-	mask = vfio_type1v3_pgsize(container) - 1;
-	ret = -EINVAL;
-	if (all ? unmap->iova || unmap->size :
-		  !unmap->size || (unmap->iova | unmap->size) & mask)
-		goto out_unlock;
-
-	ret = -EOVERFLOW;
-	if (!all && check_add_overflow(unmap->iova, unmap->size - 1, &last))
+	ret = vfio_type1v3_check_unmap(container, unmap, bitmap, &iova_last);
+	if (ret)
 		goto out_unlock;
 	first = unmap->iova >> PAGE_SHIFT;
-	last >>= PAGE_SHIFT;
+	last = iova_last >> PAGE_SHIFT;
 
 	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR) {
 		ret = vfio_type1v3_invalidate_vaddr(container, first, last,
@@ -773,24 +834,23 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 		goto out_size;
 	}
 
-	if (bitmap) {
-		ret = -EINVAL;
-		if (!container->dirty_tracking ||
-		    vfio_type1v3_check_bitmap(container, bitmap, unmap->size))
-			goto out_unlock;
+	if (container->nr_pins) {
+		vfio_type1v3_release_pins(container, first, last);
+		ret = vfio_type1v3_check_unmap(container, unmap, bitmap,
+					       &iova_last);
 	}
-
-	vfio_type1v3_release_pins(container, first, last);
-	if (bitmap) {
+	if (bitmap && !ret)
 		ret = vfio_type1v3_report_dirty(container, first, last,
 						bitmap->data);
-		if (ret) {
-			vfio_type1v3_change(container, first, last,
-					    VFIO_XA_DMA_UNMAPPING, 0);
-			goto out_unlock;
-		}
+	if (ret) {
+		vfio_type1v3_change(container, first, last,
+				    VFIO_XA_DMA_UNMAPPING, 0);
+		goto out_unlock;
 	}
-	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages);
+
+	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages,
+				       &unpinned);
+	vfio_type1v3_unmap_finish(container, unpinned);
 out_size:
 	unmap->size = (u64)npages << PAGE_SHIFT;
 out_unlock:
@@ -801,6 +861,20 @@ out_unlock:
 /*
  * Mapping
  */
+
+/**
+ * struct vfio_type1v3_request - a range to be mapped
+ * @first: first IOVA page
+ * @last: last IOVA page
+ * @vaddr: user memory
+ * @word: the word that all of its pages will have
+ */
+struct vfio_type1v3_request {
+	unsigned long first;
+	unsigned long last;
+	unsigned long vaddr;
+	unsigned long word;
+};
 
 /* Does a range contain an aligned block that some IOMMU could make a superpage? */
 static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
@@ -831,7 +905,12 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
-		if (extent.pfnmap != !!(word & VFIO_XA_DMA_PFNMAP)) {
+		/* Pins are of ordinary pages, whatever is there by now. */
+		if (extent.pfnmap &&
+		    vfio_type1v3_count_pins(container, first,
+					    first + extent.npages - 1))
+			ret = -EINVAL;
+		else if (extent.pfnmap != !!(word & VFIO_XA_DMA_PFNMAP)) {
 			ret = vfio_xa_dma_prepare(&container->store, first,
 						  first + extent.npages - 1,
 						  GFP_KERNEL_ACCOUNT);
@@ -883,27 +962,36 @@ static int vfio_type1v3_charge(struct vfio_type1v3 *container,
 }
 
 /*
- * Pin and map what has been reserved, and publish it.  Called with the mutex
- * held, returns with it held; it is dropped in between.  On failure nothing is
- * left but the reservation.
+ * Pin and map what has been reserved, and publish it; or, on failure, erase it.
+ * If the caller has charged for the pages already, it has done so with the mutex
+ * dropped.  Called with the mutex held, returns with it held; it is dropped in
+ * between.
  */
 static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
-				unsigned long first, unsigned long npages,
-				unsigned long vaddr, unsigned long word)
+				const struct vfio_type1v3_request *request,
+				bool is_charged)
 {
-	struct vfio_type1v3_map map = { .first = first };
-	unsigned long charged, pinned;
+	unsigned long first = request->first, last = request->last;
+	unsigned long npages = last - first + 1, charged = npages, pinned = 0;
+	unsigned long vaddr = request->vaddr, word = request->word;
+	struct vfio_type1v3_map map = {
+		.first = first,
+		.lost = !vfio_type1v3_has_domain(container),
+	};
 	struct vfio_dma_pin pin;
 	int ret;
 
 	list_add_tail(&map.next, &container->maps);
 	mutex_unlock(&container->lock);
 
-	ret = vfio_type1v3_charge(container, vaddr, npages, 0, &charged);
-	if (ret) {
-		mutex_lock(&container->lock);
-		list_del(&map.next);
-		return ret;
+	if (!is_charged) {
+		ret = vfio_type1v3_charge(container, vaddr, npages, 0,
+					  &charged);
+		if (ret) {
+			mutex_lock(&container->lock);
+			charged = 0;
+			goto out;
+		}
 	}
 
 again:
@@ -940,6 +1028,9 @@ again:
 		map.lost = false;
 		vfio_dma_pin_finish(&pin);
 		if (vfio_type1v3_has_domain(container)) {
+			/* What was device memory need not be that now. */
+			vfio_xa_dma_change(&container->store, first, last,
+					   VFIO_XA_DMA_PFNMAP, 0);
 			mutex_unlock(&container->lock);
 			goto again;
 		}
@@ -954,9 +1045,12 @@ again:
 		vfio_dma_pin_finish(&pin);
 	}
 
+out:
 	list_del(&map.next);
-	if (!ret)
-		vfio_xa_dma_change(&container->store, first, first + npages - 1,
+	if (ret)
+		vfio_xa_dma_erase(&container->store, first, last);
+	else
+		vfio_xa_dma_change(&container->store, first, last,
 				   VFIO_XA_DMA_PENDING, 0);
 	vfio_dma_uncharge(&container->owner, charged - pinned);
 	return ret;
@@ -964,11 +1058,11 @@ again:
 
 /* Give [@first, @last], whose user memory is gone, other user memory. */
 static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
-				     unsigned long first, unsigned long last,
-				     unsigned long vaddr)
+				     const struct vfio_type1v3_request *request)
 {
-	struct vfio_xa_dma_run run;
+	unsigned long first = request->first, last = request->last;
 	unsigned long pos = first;
+	struct vfio_xa_dma_run run;
 	int ret;
 
 	/* All of the range must be mapped, and invalid. */
@@ -1005,7 +1099,8 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 		vfio_xa_dma_erase(&container->store, run.first, run.last);
 		run.word &= VFIO_XA_DMA_FLAG_MASK & ~VFIO_XA_DMA_VADDR_INVALID;
 		vfio_xa_dma_insert(&container->store, run.first, run.last,
-				   vfio_xa_dma_word(first, vaddr, run.word),
+				   vfio_xa_dma_word(first, request->vaddr,
+						    run.word),
 				   GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 		if (run.last == last)
 			break;
@@ -1014,88 +1109,114 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 	return 0;
 }
 
-/* Map a range that the caller has checked. */
-static int vfio_type1v3_map_range(struct vfio_type1v3 *container,
-				  const struct vfio_iommu_type1_dma_map *map,
-				  unsigned long word)
+/* Check the arguments of a mapping, and make a request of them. */
+static int vfio_type1v3_make_request(struct vfio_type1v3 *container, u32 flags,
+				     u64 iova, u64 vaddr, u64 size,
+				     struct vfio_type1v3_request *request)
 {
-	u64 iova_last = map->iova + map->size - 1;
-	unsigned long vaddr = untagged_addr(map->vaddr);
-	unsigned long first = map->iova >> PAGE_SHIFT;
-	unsigned long last = iova_last >> PAGE_SHIFT;
-	unsigned long state = vfio_type1v3_has_domain(container) ?
-			      VFIO_XA_DMA_PENDING : 0;
+	u64 mask = vfio_type1v3_pgsize(container) - 1;
+	u64 iova_last, vaddr_last;
+	unsigned long word = 0;
+
+	if (!size)
+		return -EINVAL;
+	if (check_add_overflow(iova, size - 1, &iova_last) ||
+	    check_add_overflow(vaddr, size - 1, &vaddr_last))
+		return -EOVERFLOW;
+	if ((iova | vaddr | size) & mask)
+		return -EINVAL;
+
+	if (flags & VFIO_DMA_MAP_FLAG_READ)
+		word |= VFIO_XA_DMA_READ;
+	if (flags & VFIO_DMA_MAP_FLAG_WRITE)
+		word |= VFIO_XA_DMA_WRITE;
+	if (!(flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) && !disable_hugepages &&
+	    vfio_type1v3_covers_superpage(container, iova, size))
+		word |= VFIO_XA_DMA_BIG;
+
+	request->first = iova >> PAGE_SHIFT;
+	request->last = iova_last >> PAGE_SHIFT;
+	request->vaddr = untagged_addr(vaddr);
+	request->word = vfio_xa_dma_word(request->first, request->vaddr, word);
+	return 0;
+}
+
+/* Only the owner may map.  vfio_type1v3_put_owner() must follow. */
+static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
+{
+	if (container->released)
+		return -ENODEV;
+	if (!container->owner.mm)
+		vfio_dma_owner_set(&container->owner);
+	else if (container->owner.mm != current->mm)
+		return -EPERM;
+	return 0;
+}
+
+/*
+ * Enter a request into the store.  With a domain that only reserves the range:
+ * vfio_type1v3_pin_map() must follow.  Without one nothing is pinned, every IOVA
+ * is valid, and there is nothing left to do.
+ */
+static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
+				const struct vfio_type1v3_request *request)
+{
+	unsigned long state = 0;
 	int ret;
 
-	if (!(map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) &&
-	    !disable_hugepages &&
-	    vfio_type1v3_covers_superpage(container, map->iova, map->size))
-		word |= VFIO_XA_DMA_BIG;
-	word = vfio_xa_dma_word(first, vaddr, word);
-	ret = vfio_xa_dma_insert(&container->store, first, last, word | state,
+	if (vfio_type1v3_has_domain(container))
+		state = VFIO_XA_DMA_PENDING;
+	ret = vfio_xa_dma_insert(&container->store, request->first,
+				 request->last, request->word | state,
 				 GFP_KERNEL_ACCOUNT);
-	/* Without a domain nothing is pinned, and every IOVA is valid. */
-	if (ret || !state)
+	if (ret || !state ||
+	    vfio_type1v3_iova_valid(container, vfio_type1v3_iova(request->first),
+				    vfio_type1v3_iova(request->last) |
+				    ~PAGE_MASK))
 		return ret;
 
-	if (vfio_type1v3_iova_valid(container, map->iova, iova_last))
-		ret = vfio_type1v3_pin_map(container, first, last - first + 1,
-					   vaddr, word);
-	else
-		ret = -EINVAL;
-	if (ret)
-		vfio_xa_dma_erase(&container->store, first, last);
+	vfio_xa_dma_erase(&container->store, request->first, request->last);
+	return -EINVAL;
+}
+
+static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
+				const struct vfio_type1v3_request *request)
+{
+	int ret;
+
+	ret = vfio_type1v3_reserve(container, request);
+	if (!ret && vfio_type1v3_has_domain(container))
+		ret = vfio_type1v3_pin_map(container, request, false);
 	return ret;
 }
 
 static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 			       const struct vfio_iommu_type1_dma_map *map)
 {
+	struct vfio_type1v3_request request;
 	bool update = map->flags & VFIO_DMA_MAP_FLAG_VADDR;
-	u64 iova_last, vaddr_last, mask;
-	unsigned long word = 0;
 	int ret;
 
-	if (!map->size)
-		return -EINVAL;
-	if (check_add_overflow(map->iova, map->size - 1, &iova_last) ||
-	    check_add_overflow(map->vaddr, map->size - 1, &vaddr_last))
-		return -EOVERFLOW;
-
-	if (map->flags & VFIO_DMA_MAP_FLAG_READ)
-		word |= VFIO_XA_DMA_READ;
-	if (map->flags & VFIO_DMA_MAP_FLAG_WRITE)
-		word |= VFIO_XA_DMA_WRITE;
-	if (!word == !update ||
-	    (update && map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES))
+	/* An address is updated, or a range mapped with some access. */
+	if (map->flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE) ?
+	    update : !update || map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES)
 		return -EINVAL;
 
 	mutex_lock(&container->lock);
 
-	ret = -EINVAL;
-	mask = vfio_type1v3_pgsize(container) - 1;
-	if ((map->iova | map->vaddr | map->size) & mask)
-		goto out_unlock;
-
-	ret = -ENODEV;
-	if (container->released)
+	ret = vfio_type1v3_make_request(container, map->flags, map->iova,
+					map->vaddr, map->size, &request);
+	if (ret)
 		goto out_unlock;
 
 	if (update) {
-		ret = vfio_type1v3_update_vaddr(container,
-						map->iova >> PAGE_SHIFT,
-						iova_last >> PAGE_SHIFT,
-						untagged_addr(map->vaddr));
+		ret = vfio_type1v3_update_vaddr(container, &request);
 		goto out_unlock;
 	}
 
-	ret = -EPERM;
-	if (!container->owner.mm)
-		vfio_dma_owner_set(&container->owner);
-	else if (container->owner.mm != current->mm)
-		goto out_unlock;
-
-	ret = vfio_type1v3_map_range(container, map, word);
+	ret = vfio_type1v3_become_owner(container);
+	if (!ret)
+		ret = vfio_type1v3_map_one(container, &request);
 	vfio_type1v3_put_owner(container);
 out_unlock:
 	mutex_unlock(&container->lock);
@@ -1287,13 +1408,18 @@ static bool vfio_type1v3_mappings_fit(struct vfio_type1v3 *container,
 	    vfio_xa_dma_next(store, first, VFIO_XA_DMA_LAST_INDEX, &run))
 		return false;
 
-	for (first = 0; mask && vfio_xa_dma_next(store, first,
-						 VFIO_XA_DMA_LAST_INDEX, &run);
-	     first = run.last + 1) {
-		if ((run.first | (run.last + 1)) & mask)
+	/* The IOMMU's smallest page may be larger than the others'. */
+	first = 0;
+	while (mask && vfio_xa_dma_next(store, first, VFIO_XA_DMA_LAST_INDEX,
+					&run)) {
+		if ((run.first & mask && !vfio_xa_dma_load(store,
+							   run.first - 1)) ||
+		    (~run.last & mask && !vfio_xa_dma_load(store,
+							   run.last + 1)))
 			return false;
 		if (run.last == VFIO_XA_DMA_LAST_INDEX)
 			break;
+		first = run.last + 1;
 		cond_resched();
 	}
 	return true;
@@ -1305,14 +1431,18 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 				     unsigned long first, unsigned long last,
 				     bool pending)
 {
+	struct vfio_dma_domain *other;
 	struct vfio_dma_extent extent;
 	struct vfio_xa_dma_run run;
 	int ret;
 
+	other = list_first_entry(&container->space.domains,
+				 struct vfio_dma_domain, next);
 	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
 		first = run.first;
-		while (pending || !(run.word & VFIO_XA_DMA_PENDING)) {
-			if (WARN_ON_ONCE(!vfio_dma_lookup(&container->space,
+		while (first <= run.last &&
+		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
+			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other,
 					vfio_type1v3_iova(first),
 					run.last - first + 1, &extent)))
 				return -EINVAL;
@@ -1323,19 +1453,44 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 						  run.word & VFIO_XA_DMA_BIG);
 			if (ret)
 				return ret;
+			if (fatal_signal_pending(current))
+				return -EINTR;
 			first += extent.npages;
-			if (first > run.last)
-				break;
 			cond_resched();
 		}
 		if (run.last >= last)
 			break;
 		first = run.last + 1;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
 	}
 	return 0;
+}
+
+/* Unmap everything in a domain that is about to be freed; others have it, too. */
+static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
+				      struct vfio_dma_domain *domain)
+{
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+	unsigned long first = 0;
+
+	while (vfio_xa_dma_next(&container->store, first,
+				VFIO_XA_DMA_LAST_INDEX, &run)) {
+		/* What has not been mapped yet is behind what has. */
+		while (run.first <= run.last &&
+		       vfio_dma_domain_lookup(domain,
+					      vfio_type1v3_iova(run.first),
+					      vfio_type1v3_run_pages(&run),
+					      &extent)) {
+			vfio_dma_domain_unmap(domain,
+					      vfio_type1v3_iova(run.first),
+					      extent.npages);
+			run.first += extent.npages;
+			cond_resched();
+		}
+		if (run.last == VFIO_XA_DMA_LAST_INDEX)
+			break;
+		first = run.last + 1;
+	}
 }
 
 /* Pin and map in the first domain a run that has been mapped without one. */
@@ -1426,7 +1581,7 @@ out_mmput:
 
 /*
  * Give a new domain all the translations of the others.  On failure nothing is
- * pinned for it; what has been mapped goes with the domain.
+ * mapped in it, or pinned for it.
  */
 static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 			       struct vfio_dma_domain *domain)
@@ -1447,6 +1602,8 @@ static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 					map->first,
 					map->first + map->mapped - 1, true);
 	}
+	if (ret)
+		vfio_type1v3_clear_domain(container, domain);
 	return ret;
 }
 
@@ -1589,7 +1746,6 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 	if (ret)
 		goto err_ranges;
 
-
 	list_add(&group->next, &domain->groups);
 	container->nr_unseen++;
 	vfio_dma_domain_add(&container->space, &domain->dma);
@@ -1629,11 +1785,22 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 	struct vfio_type1v3_ranges ranges = {};
 	struct vfio_type1v3_domain *domain;
 	struct vfio_type1v3_group *group;
-	bool last_domain;
+	bool last_domain = false, last_group;
 
 	group = vfio_type1v3_find_group(container, iommu_group, &domain);
 	if (WARN_ON_ONCE(!group))
 		return;
+
+	if (domain)
+		last_domain = list_is_singular(&domain->groups) &&
+			      list_is_singular(&container->space.domains);
+	last_group = domain ? last_domain && list_empty(&container->emulated) :
+		     list_is_singular(&container->emulated) &&
+		     !vfio_type1v3_has_domain(container);
+
+	/* This drops the mutex, so it is first; VFIO holds other groups off. */
+	if (last_group)
+		vfio_type1v3_release_pins(container, 0, VFIO_XA_DMA_LAST_INDEX);
 
 	if (domain)
 		iommu_detach_group(domain->dma.domain, iommu_group);
@@ -1645,14 +1812,10 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 	list_del(&group->next);
 	kfree(group);
 
-	last_domain = domain && list_empty(&domain->groups) &&
-		      list_is_singular(&container->space.domains);
 	if (last_domain)
 		vfio_type1v3_lose_maps(container);
-
 	/* A group is what gives the right to have anything mapped. */
-	if (list_empty(&container->emulated) &&
-	    (last_domain || !vfio_type1v3_has_domain(container)))
+	if (last_group)
 		vfio_type1v3_unmap_all(container);
 	else if (last_domain)
 		vfio_type1v3_unpin_upto(container, &container->space,
@@ -1662,6 +1825,8 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 		return;
 
 	if (list_empty(&domain->groups)) {
+		if (!last_domain)
+			vfio_type1v3_clear_domain(container, &domain->dma);
 		vfio_dma_domain_del(&container->space, &domain->dma);
 		iommu_domain_free(domain->dma.domain);
 		kfree(domain);
@@ -1676,6 +1841,21 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 /*
  * Ioctls
  */
+
+static_assert(sizeof(struct vfio_iommu_type1v3_info_cap_usage) == 32);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_usage,
+		       mapped_pages) == 8);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_usage,
+		       pinned_pages) == 16);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_usage,
+		       store_bytes) == 24);
+static_assert(sizeof(struct vfio_iommu_type1v3_info_cap_dirty) == 16);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_dirty, source) == 8);
+static_assert(sizeof(struct vfio_iommu_type1v3_batch) == 24);
+static_assert(offsetof(struct vfio_iommu_type1v3_batch, entries) == 16);
+static_assert(sizeof(struct vfio_iommu_type1v3_batch_entry) == 32);
+static_assert(offsetof(struct vfio_iommu_type1v3_batch_entry, flags) == 24);
+static_assert(offsetof(struct vfio_iommu_type1v3_batch_entry, result) == 28);
 
 static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
 {
@@ -1749,8 +1929,9 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE,
 		.header.version = 1,
 		.mapped_pages = vfio_xa_dma_npages(&container->store),
+		/* Calls that pin charge for it without the mutex. */
 		.pinned_pages = container->owner.mm ?
-				container->owner.npages : 0,
+				READ_ONCE(container->owner.npages) : 0,
 		.store_bytes = vfio_xa_dma_footprint(&container->store),
 	};
 	struct vfio_iommu_type1_info_cap_migration migration = {
@@ -1875,6 +2056,446 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
 	return ret;
 }
 
+/*
+ * Batches
+ *
+ * Entries that follow each other, are of the same kind and continue each other
+ * in IOVA and user memory make one unit, which is reserved, pinned, mapped or
+ * unmapped as a whole.  Where a unit of several entries cannot be treated as a
+ * whole, its entries are taken one by one, so that each gets its own result.
+ */
+
+/**
+ * struct vfio_type1v3_unit - entries of a batch that are treated as one
+ * @request: what they ask for together
+ * @entry: the first of them
+ * @nr_entries: how many
+ */
+struct vfio_type1v3_unit {
+	struct vfio_type1v3_request request;
+	unsigned int entry;
+	unsigned int nr_entries;
+};
+
+/**
+ * struct vfio_type1v3_batch - a batch being worked off
+ * @container: the container
+ * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
+ * @nr: length of @entries and of @units
+ * @entries: the user's entries
+ * @units: to begin with one for each entry
+ * @ret: result of the first entry that failed, 0 as long as there is none
+ */
+struct vfio_type1v3_batch {
+	struct vfio_type1v3 *container;
+	u32 flags;
+	unsigned int nr;
+	struct vfio_iommu_type1v3_batch_entry *entries;
+	struct vfio_type1v3_unit *units;
+	int ret;
+};
+
+static bool vfio_type1v3_is_unmap(const struct vfio_type1v3_batch *batch,
+				  unsigned int i)
+{
+	return batch->entries[i].flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
+}
+
+/* Returns true if the batch ends here. */
+static bool vfio_type1v3_set_result(struct vfio_type1v3_batch *batch,
+				    unsigned int entry, unsigned int nr_entries,
+				    int result)
+{
+	while (nr_entries--)
+		batch->entries[entry++].result = result;
+	if (!result)
+		return false;
+
+	batch->ret = batch->ret ?: result;
+	/* The process is about to die. */
+	if (result == -EINTR)
+		return true;
+	return !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE);
+}
+
+static int vfio_type1v3_entry_request(struct vfio_type1v3_batch *batch,
+				      unsigned int i,
+				      struct vfio_type1v3_request *request)
+{
+	const struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
+
+	return vfio_type1v3_make_request(batch->container, entry->flags,
+					 entry->iova, entry->vaddr, entry->size,
+					 request);
+}
+
+static int vfio_type1v3_check_entry(struct vfio_type1v3_batch *batch,
+				    unsigned int i)
+{
+	struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
+	u32 access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+	u32 map = access | VFIO_DMA_MAP_FLAG_SMALL_PAGES |
+		  VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+
+	entry->result = -ECANCELED;
+	if (vfio_type1v3_is_unmap(batch, i)) {
+		if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP ||
+		    entry->vaddr)
+			return -EINVAL;
+	} else if (entry->flags & ~map || !(entry->flags & access)) {
+		return -EINVAL;
+	}
+	batch->units[i].entry = i;
+	batch->units[i].nr_entries = 1;
+	return vfio_type1v3_entry_request(batch, i, &batch->units[i].request);
+}
+
+/* The number of units from @i on that are one with unit @i, including it */
+static unsigned int vfio_type1v3_join_units(struct vfio_type1v3_batch *batch,
+					    unsigned int i, unsigned int end,
+					    bool unmap,
+					    struct vfio_type1v3_unit *unit)
+{
+	const struct vfio_type1v3_request *next;
+	unsigned int j;
+
+	*unit = batch->units[i];
+	for (j = i + 1; j < end; j++) {
+		next = &batch->units[j].request;
+		if (next->first != unit->request.last + 1 ||
+		    (!unmap && next->word != unit->request.word))
+			break;
+		unit->request.last = next->last;
+		unit->nr_entries++;
+	}
+	return j - i;
+}
+
+/* Is a range mapped exactly as it is asked for? */
+static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
+				    const struct vfio_type1v3_request *request)
+{
+	unsigned long pos = request->first;
+	struct vfio_xa_dma_run run;
+
+	do {
+		if (!vfio_xa_dma_next(&container->store, pos, request->last,
+				      &run) ||
+		    run.first != pos || run.word & VFIO_XA_DMA_TRANSIENT ||
+		    vfio_xa_dma_vaddr(run.word, request->first) !=
+		    request->vaddr ||
+		    vfio_type1v3_prot(run.word) !=
+		    vfio_type1v3_prot(request->word))
+			return false;
+		pos = run.last + 1;
+	} while (run.last != request->last);
+	return true;
+}
+
+static int vfio_type1v3_reserve_entry(struct vfio_type1v3_batch *batch,
+				      const struct vfio_type1v3_unit *unit,
+				      bool *present)
+{
+	int ret = vfio_type1v3_reserve(batch->container, &unit->request);
+
+	*present = ret == -EEXIST && unit->nr_entries == 1 &&
+		   batch->entries[unit->entry].flags &
+		   VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
+		   vfio_type1v3_is_present(batch->container, &unit->request);
+	return *present ? 0 : ret;
+}
+
+/* Reserve entries [@i, @end) as units, and return how many there are. */
+static unsigned int vfio_type1v3_reserve_units(struct vfio_type1v3_batch *batch,
+					       unsigned int i, unsigned int end,
+					       unsigned long *npages)
+{
+	struct vfio_type1v3_unit unit;
+	unsigned int n, out = i, first = i;
+	bool present;
+	int ret;
+
+	while (i < end) {
+		n = vfio_type1v3_join_units(batch, i, end, false, &unit);
+		ret = vfio_type1v3_reserve_entry(batch, &unit, &present);
+		if (ret && n > 1) {
+			/* Which of them is it?  Each on its own */
+			n = 1;
+			unit = batch->units[i];
+			ret = vfio_type1v3_reserve_entry(batch, &unit,
+							 &present);
+		}
+		i += n;
+		if (ret || present) {
+			if (vfio_type1v3_set_result(batch, unit.entry, 1, ret))
+				break;
+			continue;
+		}
+		*npages += unit.request.last - unit.request.first + 1;
+		batch->units[out++] = unit;
+	}
+	return out - first;
+}
+
+/* Take back what reserve_units() has done for units [@i, @end). */
+static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
+				    unsigned int i, unsigned int end,
+				    bool is_charged)
+{
+	const struct vfio_type1v3_request *request;
+
+	for (; i < end; i++) {
+		request = &batch->units[i].request;
+		vfio_xa_dma_erase(&batch->container->store, request->first,
+				  request->last);
+		if (is_charged)
+			vfio_dma_uncharge(&batch->container->owner,
+					  request->last - request->first + 1);
+	}
+}
+
+/* Map the entries of a unit one by one.  Returns true if the batch ends here. */
+static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
+				    const struct vfio_type1v3_unit *unit)
+{
+	unsigned int i, end = unit->entry + unit->nr_entries;
+	struct vfio_type1v3_request request;
+	int ret;
+
+	for (i = unit->entry; i < end; i++) {
+		ret = vfio_type1v3_entry_request(batch, i, &request);
+		if (!ret)
+			ret = vfio_type1v3_map_one(batch->container, &request);
+		if (vfio_type1v3_set_result(batch, i, 1, ret))
+			return true;
+	}
+	return false;
+}
+
+/* Unmap the units [@i, @end) of a batch that is to have no effect. */
+static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
+				    unsigned int i, unsigned int end)
+{
+	struct vfio_type1v3 *container = batch->container;
+	const struct vfio_type1v3_request *request;
+	unsigned long npages, unpinned = 0;
+
+	for (; i < end; i++) {
+		request = &batch->units[i].request;
+		if (container->nr_pins) {
+			vfio_type1v3_unmap_finish(container, unpinned);
+			unpinned = 0;
+			vfio_type1v3_release_pins(container, request->first,
+						  request->last);
+		}
+		vfio_type1v3_unmap_range(container, request->first,
+					 request->last, false, &npages,
+					 &unpinned);
+		vfio_type1v3_set_result(batch, batch->units[i].entry,
+					batch->units[i].nr_entries, -ECANCELED);
+	}
+	vfio_type1v3_unmap_finish(container, unpinned);
+}
+
+/* Map entries [@i, @end).  Returns true if the batch ends here. */
+static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
+				   unsigned int i, unsigned int end)
+{
+	struct vfio_type1v3 *container = batch->container;
+	bool stop = false, is_charged = true;
+	struct vfio_type1v3_unit *unit;
+	unsigned long npages = 0;
+	unsigned int n, last;
+	int ret;
+
+	ret = vfio_type1v3_become_owner(container);
+	if (ret)
+		return vfio_type1v3_set_result(batch, i, end - i, ret);
+
+	n = vfio_type1v3_reserve_units(batch, i, end, &npages);
+	last = i + n;
+	/* Reserving has ended early if an error is to end the batch. */
+	if (batch->ret &&
+	    !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE))
+		stop = true;
+	if (stop && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
+		vfio_type1v3_drop_units(batch, i, last, false);
+		goto out_owner;
+	}
+	if (!vfio_type1v3_has_domain(container)) {
+		for (; i < last; i++)
+			vfio_type1v3_set_result(batch, batch->units[i].entry,
+						batch->units[i].nr_entries, 0);
+		goto out_owner;
+	}
+
+	mutex_unlock(&container->lock);
+	ret = vfio_dma_charge(&container->owner, npages);
+	mutex_lock(&container->lock);
+	if (ret && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
+		vfio_type1v3_drop_units(batch, i, last, false);
+		stop = vfio_type1v3_set_result(batch, batch->units[i].entry, 1,
+					       ret);
+		goto out_owner;
+	}
+	/* As many as there is room for, and each gets its own answer. */
+	if (ret)
+		is_charged = false;
+
+	for (n = i; n < last; n++) {
+		unit = &batch->units[n];
+		ret = vfio_type1v3_pin_map(container, &unit->request,
+					   is_charged);
+		if (ret && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
+			stop = vfio_type1v3_set_result(batch, unit->entry, 1,
+						       ret);
+			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
+			vfio_type1v3_batch_undo(batch, i, n);
+			break;
+		}
+		if (ret && unit->nr_entries > 1)
+			stop = vfio_type1v3_map_singly(batch, unit);
+		else if (vfio_type1v3_set_result(batch, unit->entry,
+						 unit->nr_entries, ret))
+			stop = true;
+		else
+			continue;
+		if (stop) {
+			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
+			break;
+		}
+	}
+
+out_owner:
+	vfio_type1v3_put_owner(container);
+	return stop;
+}
+
+/* Unmap entries [@i, @end).  Returns true if the batch ends here. */
+static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
+				     unsigned int i, unsigned int end)
+{
+	struct vfio_type1v3 *container = batch->container;
+	unsigned long unpinned = 0, npages;
+	struct vfio_type1v3_unit unit;
+	struct vfio_xa_dma_run run;
+	unsigned int n, k;
+	bool stop = false;
+	int ret;
+
+	for (; i < end && !stop; i += n) {
+		n = vfio_type1v3_join_units(batch, i, end, true, &unit);
+		/* Only if all of it is mapped is it known what each entry gets. */
+		if (n > 1 && (!vfio_xa_dma_next(&container->store,
+						unit.request.first,
+						unit.request.last, &run) ||
+			      run.first != unit.request.first ||
+			      run.last != unit.request.last ||
+			      run.word & VFIO_XA_DMA_PENDING)) {
+			n = 1;
+			unit = batch->units[i];
+		}
+
+		if (container->nr_pins) {
+			vfio_type1v3_unmap_finish(container, unpinned);
+			unpinned = 0;
+			vfio_type1v3_release_pins(container, unit.request.first,
+						  unit.request.last);
+		}
+		npages = 0;
+		ret = vfio_type1v3_unmap_range(container, unit.request.first,
+					       unit.request.last, true, &npages,
+					       &unpinned);
+		if (n == 1 || ret) {
+			batch->entries[unit.entry].size =
+				(u64)npages << PAGE_SHIFT;
+			for (k = 1; k < n; k++)
+				batch->entries[unit.entry + k].size = 0;
+		}
+		stop = vfio_type1v3_set_result(batch, unit.entry, n, ret);
+	}
+	vfio_type1v3_unmap_finish(container, unpinned);
+	return stop;
+}
+
+static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
+{
+	struct vfio_type1v3 *container = batch->container;
+	unsigned int i, end;
+	bool stop = false;
+	int ret;
+
+	mutex_lock(&container->lock);
+
+	/* Nothing takes effect unless every entry makes sense. */
+	for (i = 0; i < batch->nr; i++) {
+		ret = vfio_type1v3_check_entry(batch, i);
+		if (ret)
+			vfio_type1v3_set_result(batch, i, 1, ret);
+		else if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC &&
+			 vfio_type1v3_is_unmap(batch, i) !=
+			 vfio_type1v3_is_unmap(batch, 0))
+			vfio_type1v3_set_result(batch, i, 1, -EINVAL);
+	}
+	stop = batch->ret;
+
+	for (i = 0; i < batch->nr && !stop; i = end) {
+		for (end = i + 1; end < batch->nr; end++)
+			if (vfio_type1v3_is_unmap(batch, end) !=
+			    vfio_type1v3_is_unmap(batch, i))
+				break;
+		if (vfio_type1v3_is_unmap(batch, i))
+			stop = vfio_type1v3_batch_unmap(batch, i, end);
+		else
+			stop = vfio_type1v3_batch_map(batch, i, end);
+		cond_resched();
+	}
+	mutex_unlock(&container->lock);
+}
+
+static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_iommu_type1v3_batch, entries);
+	struct vfio_type1v3_batch batch = { .container = container };
+	struct vfio_iommu_type1v3_batch header;
+	long ret = -ENOMEM;
+
+	if (copy_from_user(&header, arg, minsz))
+		return -EFAULT;
+	if (header.argsz < minsz || header.__reserved ||
+	    header.flags & ~(VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE |
+			     VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) ||
+	    !header.nr_entries ||
+	    header.nr_entries > VFIO_IOMMU_TYPE1V3_BATCH_MAX)
+		return -EINVAL;
+	if (hweight32(header.flags) > 1)
+		return -EINVAL;
+
+	batch.flags = header.flags;
+	batch.nr = header.nr_entries;
+	batch.entries = kvmalloc_array(batch.nr, sizeof(*batch.entries),
+				       GFP_KERNEL_ACCOUNT);
+	batch.units = kvmalloc_array(batch.nr, sizeof(*batch.units),
+				     GFP_KERNEL_ACCOUNT);
+	if (!batch.entries || !batch.units)
+		goto out_free;
+
+	ret = -EFAULT;
+	if (copy_from_user(batch.entries, u64_to_user_ptr(header.entries),
+			   batch.nr * sizeof(*batch.entries)))
+		goto out_free;
+
+	vfio_type1v3_do_batch(&batch);
+
+	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
+			  batch.nr * sizeof(*batch.entries)))
+		ret = batch.ret;
+out_free:
+	kvfree(batch.units);
+	kvfree(batch.entries);
+	return ret;
+}
+
 static int vfio_type1v3_get_bitmap(struct vfio_type1v3 *container,
 				   struct vfio_iommu_type1_dirty_bitmap_get *get)
 {
@@ -1963,6 +2584,9 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 	case VFIO_IOMMU_UNMAP_DMA:
 		ret = vfio_type1v3_unmap_dma(container, (void __user *)arg);
 		break;
+	case VFIO_IOMMU_TYPE1V3_BATCH:
+		ret = vfio_type1v3_batch(container, (void __user *)arg);
+		break;
 	case VFIO_IOMMU_DIRTY_PAGES:
 		ret = vfio_type1v3_dirty_pages(container, (void __user *)arg);
 		break;
@@ -1979,27 +2603,29 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
  */
 
 /*
- * Pin one page for a driver.  The mutex is dropped while user space provides
- * the page; what was found before counts only if it is still so afterwards.
+ * Pin one page for a driver.  As in type1, and other than for a mapping, the
+ * mutex is held while user space provides the page: pins that the driver has not
+ * been told of yet must not be seen by an unmap, which would ask for them back.
  */
 static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 				 unsigned long index, int prot,
 				 struct page **page)
 {
+	bool has_domain = vfio_type1v3_has_domain(container);
 	struct vfio_dma_owner *owner = &container->owner;
 	struct vfio_dma_extent extent;
 	struct vfio_dma_pin pin;
 	unsigned long word, value;
-	struct mm_struct *mm;
-	bool same;
 	int ret;
 
-again:
 	word = vfio_xa_dma_load(&container->store, index);
 	if (!word || word & VFIO_XA_DMA_TRANSIENT)
 		return -EINVAL;
 	if (prot & ~vfio_type1v3_prot(word))
 		return -EPERM;
+	/* With a domain every page that can be pinned is charged already. */
+	if (has_domain && word & VFIO_XA_DMA_PFNMAP)
+		return -EINVAL;
 
 	/* Whatever is at the address now, it is this page that is mapped. */
 	value = xa_to_value(xa_load(&container->pins, index));
@@ -2014,12 +2640,13 @@ again:
 		return 0;
 	}
 
-	mm = owner->mm;
-	if (!mmget_not_zero(mm))
-		return -ENODEV;
-	mutex_unlock(&container->lock);
+	if (!has_domain) {
+		ret = vfio_dma_charge(owner, 1);
+		if (ret)
+			return ret;
+	}
 
-	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(word, index), 1,
+	vfio_dma_pin_start(&pin, owner->mm, vfio_xa_dma_vaddr(word, index), 1,
 			   word & VFIO_XA_DMA_WRITE);
 	ret = vfio_dma_pin_step(&pin);
 	if (!ret && !vfio_dma_pin_extent(&pin, &extent))
@@ -2027,40 +2654,23 @@ again:
 	vfio_dma_pin_finish(&pin);
 	if (!ret && extent.pfnmap)
 		ret = -EINVAL;
-
-	mutex_lock(&container->lock);
-	same = word == vfio_xa_dma_load(&container->store, index) &&
-	       owner->mm == mm && !xa_load(&container->pins, index);
-	mmput(mm);
 	if (ret)
-		return ret;
-	if (!same) {
-		vfio_dma_unpin(extent.pfn, 1, false);
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		goto again;
-	}
-
-	/* With a domain the page is charged already. */
-	if (!vfio_type1v3_has_domain(container))
-		ret = vfio_dma_charge(owner, 1);
-	if (ret)
-		goto err_unpin;
+		goto err_uncharge;
 
 	value = extent.pfn << VFIO_TYPE1V3_PIN_COUNT_BITS | 1;
 	ret = xa_err(xa_store(&container->pins, index, xa_mk_value(value),
 			      GFP_KERNEL_ACCOUNT));
 	if (ret)
-		goto err_uncharge;
+		goto err_unpin;
 	container->nr_pins++;
 	*page = pfn_to_page(extent.pfn);
 	return 0;
 
-err_uncharge:
-	if (!vfio_type1v3_has_domain(container))
-		vfio_dma_uncharge(owner, 1);
 err_unpin:
 	vfio_dma_unpin(extent.pfn, 1, false);
+err_uncharge:
+	if (!has_domain)
+		vfio_dma_uncharge(owner, 1);
 	return ret;
 }
 
@@ -2085,7 +2695,8 @@ static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
 	vfio_type1v3_set_dirty(container, index, index);
 	write = vfio_xa_dma_load(&container->store, index) & VFIO_XA_DMA_WRITE;
 	vfio_dma_unpin(value >> VFIO_TYPE1V3_PIN_COUNT_BITS, 1, write);
-	if (!vfio_type1v3_has_domain(container))
+	if (!vfio_type1v3_has_domain(container) &&
+	    !WARN_ON_ONCE(!container->owner.mm))
 		vfio_dma_uncharge(&container->owner, 1);
 }
 
@@ -2110,6 +2721,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	struct vfio_type1v3 *container;
 	struct vfio_type1v3_group *group;
 	unsigned long first = iova >> PAGE_SHIFT;
+	struct mm_struct *mm;
 	int ret, i;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
@@ -2126,7 +2738,11 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 		goto out_unlock;
 	/* Somebody has to give the pages back when they are unmapped. */
 	ret = -EINVAL;
-	if (list_empty(&container->devices))
+	mm = container->owner.mm;
+	if (list_empty(&container->devices) || !mm)
+		goto out_unlock;
+	ret = -ENODEV;
+	if (!mmget_not_zero(mm))
 		goto out_unlock;
 
 	for (i = 0; i < npage; i++) {
@@ -2140,7 +2756,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	if (group)
 		vfio_type1v3_group_is_seen(container, group);
 	ret = npage;
-	goto out_unlock;
+	goto out_mmput;
 
 err_unpin:
 	pages[i] = NULL;
@@ -2148,6 +2764,13 @@ err_unpin:
 		vfio_type1v3_unpin_page(container, first + i);
 		pages[i] = NULL;
 	}
+out_mmput:
+	mutex_unlock(&container->lock);
+	/* It may be the last one: not with the mutex. */
+	mmput(mm);
+	vfio_type1v3_put(container);
+	return ret;
+
 out_unlock:
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
@@ -2334,6 +2957,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 			      GFP_KERNEL_ACCOUNT);
 	if (ret < 0)
 		goto err_destroy;
+	__module_get(THIS_MODULE);
 	return xa_mk_value(container->id);
 
 err_destroy:
@@ -2450,8 +3074,6 @@ module_init(vfio_type1v3_init);
 static void __exit vfio_type1v3_exit(void)
 {
 	vfio_unregister_iommu_driver(&vfio_type1v3_ops);
-	/* Containers that a late caller has put are freed by RCU. */
-	rcu_barrier();
 }
 module_exit(vfio_type1v3_exit);
 

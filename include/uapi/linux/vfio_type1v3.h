@@ -51,6 +51,72 @@
  */
 #define VFIO_DMA_MAP_FLAG_SMALL_PAGES	(1U << 31)
 
+/**
+ * VFIO_IOMMU_TYPE1V3_BATCH - _IO(VFIO_TYPE, VFIO_BASE + 50)
+ *
+ * Map and unmap many ranges in one call.  The entries are done in the order in
+ * which they stand.  Neighbouring entries of the same kind are charged together,
+ * and unmapped with one synchronisation of the IOTLB; those that also continue
+ * each other, in IOVA and for maps in user memory, cost little more than one.
+ *
+ * First the arguments of all entries are checked; if any is wrong, none is done.
+ * Then, without a flag, the first entry that fails ends the batch.  With
+ * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE the others are done nevertheless.  With
+ * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, which wants all entries to be maps or all
+ * to be unmaps, a failure takes back what has been mapped; another thread may
+ * have seen it.  The two flags exclude each other.
+ *
+ * Return: 0 if all entries succeeded, otherwise -1 and errno is that of the first
+ * that failed.  Each entry's result is 0 or a negative errno; -ECANCELED if it was
+ * not tried or was taken back.  An unmap's size becomes the bytes unmapped.
+ * Errors of the call itself, which leave the entries alone: EINVAL (argsz, flags,
+ * reserved field, number of entries), EFAULT, ENOMEM.  EFAULT when the results
+ * cannot be written comes after the fact.
+ */
+#define VFIO_IOMMU_TYPE1V3_BATCH	_IO(VFIO_TYPE, VFIO_BASE + 50)
+
+/* Entries in a batch */
+#define VFIO_IOMMU_TYPE1V3_BATCH_MAX	1024
+
+/**
+ * struct vfio_iommu_type1v3_batch_entry - one map or unmap
+ * @iova: as in &struct vfio_iommu_type1_dma_map or _unmap
+ * @size: bytes; of an unmap, on return the bytes that were unmapped
+ * @vaddr: user memory; 0 for an unmap
+ * @flags: VFIO_DMA_MAP_FLAG_READ, _WRITE and _SMALL_PAGES for a map,
+ *	with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT it is success if the range is
+ *	mapped to this memory with this access already;
+ *	VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone for an unmap
+ * @result: set on return, 0 or a negative errno
+ */
+struct vfio_iommu_type1v3_batch_entry {
+	__aligned_u64 iova;
+	__aligned_u64 size;
+	__aligned_u64 vaddr;
+	__u32 flags;
+#define VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP		(1U << 16)
+#define VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT	(1U << 17)
+	__s32 result;
+};
+
+/**
+ * struct vfio_iommu_type1v3_batch - argument of VFIO_IOMMU_TYPE1V3_BATCH
+ * @argsz: size of this structure
+ * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
+ * @nr_entries: 1 to VFIO_IOMMU_TYPE1V3_BATCH_MAX
+ * @__reserved: 0
+ * @entries: address of an array of struct vfio_iommu_type1v3_batch_entry
+ */
+struct vfio_iommu_type1v3_batch {
+	__u32 argsz;
+	__u32 flags;
+#define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE	(1U << 0)
+#define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC	(1U << 1)
+	__u32 nr_entries;
+	__u32 __reserved;
+	__aligned_u64 entries;
+};
+
 /*
  * VFIO_IOMMU_GET_INFO capability: the size of the container.  It is there on
  * this backend and on no other.

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * VFIO_IOMMU_TYPE1V3_BATCH: maps and unmaps of many ranges in one call, with the
+ * same single calls as the control.
+ */
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+#include "type1v3_harness.h"
+
+#define NPAGES	64
+
+FIXTURE(batch) {
+	struct container c;
+	struct nvme nvme;
+	struct mem mem;
+	long locked, pinned;
+	struct vfio_iommu_type1v3_batch_entry e[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
+};
+
+FIXTURE_SETUP(batch)
+{
+	const char *bdf;
+
+	container_init(&self->c);
+	nvme_init(&self->nvme);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, bdf));
+	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K,
+			       VFIO_IOMMU_TYPE1V3_BATCH_MAX * PAGE));
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+}
+
+FIXTURE_TEARDOWN(batch)
+{
+	nvme_close(&self->nvme);
+	container_close(&self->c);
+	mem_free(&self->mem);
+}
+
+#define EXPECT_LOCKED(npages) do { \
+	EXPECT_EQ((npages), locked_pages() - self->locked); \
+	EXPECT_EQ((npages), pinned_pages() - self->pinned); \
+} while (0)
+
+static int run(struct container *c, __u32 flags, __u32 nr,
+	       struct vfio_iommu_type1v3_batch_entry *e)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = flags,
+		.nr_entries = nr,
+		.entries = (uintptr_t)e,
+	};
+
+	return ioctl(c->fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
+}
+
+static void set_map(struct vfio_iommu_type1v3_batch_entry *e, __u64 iova,
+		    void *va, __u64 size, __u32 flags)
+{
+	*e = (struct vfio_iommu_type1v3_batch_entry) {
+		.iova = iova, .size = size, .vaddr = (uintptr_t)va,
+		.flags = flags, .result = 1,
+	};
+}
+
+static void set_unmap(struct vfio_iommu_type1v3_batch_entry *e, __u64 iova,
+		      __u64 size)
+{
+	*e = (struct vfio_iommu_type1v3_batch_entry) {
+		.iova = iova, .size = size,
+		.flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP, .result = 1,
+	};
+}
+
+/* Page i of the memory has the pattern of seed i. */
+static void expect_page(struct __test_metadata *_metadata, struct nvme *n,
+			__u64 iova, long i)
+{
+	__u8 data[PAGE];
+
+	ASSERT_EQ(0, nvme_dma_read(n, &iova, 1, data));
+	EXPECT_EQ(-1, pattern_check(data, PAGE, i * (PAGE / 8)));
+}
+
+TEST_F(batch, adjacent)
+{
+	const __u32 nr = VFIO_IOMMU_TYPE1V3_BATCH_MAX;
+
+	pattern_fill(self->mem.va, self->mem.size, 0);
+	for (__u32 i = 0; i < nr; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + i * PAGE, PAGE, RW);
+	ASSERT_EQ(0, run(&self->c, 0, nr, self->e));
+	for (__u32 i = 0; i < nr; i++)
+		ASSERT_EQ(0, self->e[i].result);
+	EXPECT_LOCKED(nr);
+	for (__u32 i = 0; i < nr; i += 97)
+		expect_page(_metadata, &self->nvme, TEST_IOVA + i * PAGE, i);
+
+	/* single calls find what the batch has made, and the reverse */
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA + 5 * PAGE,
+				   self->mem.va, PAGE, RW));
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, TEST_IOVA + 5 * PAGE, PAGE));
+
+	for (__u32 i = 0; i < nr; i++)
+		set_unmap(&self->e[i], TEST_IOVA + i * PAGE, PAGE);
+	ASSERT_EQ(0, run(&self->c, 0, nr, self->e));
+	for (__u32 i = 0; i < nr; i++) {
+		ASSERT_EQ(0, self->e[i].result);
+		ASSERT_EQ(i == 5 ? 0 : PAGE, self->e[i].size);
+	}
+	EXPECT_LOCKED(0);
+	EXPECT_EQ(PROBE_FAULT, nvme_probe_read(&self->nvme, TEST_IOVA));
+}
+
+TEST_F(batch, scattered)
+{
+	__u32 page[NPAGES];
+
+	pattern_fill(self->mem.va, self->mem.size, 0);
+	for (__u32 i = 0; i < NPAGES; i++) {
+		page[i] = i * 7 % NPAGES;
+		set_map(&self->e[i], TEST_IOVA + i * 4096UL * PAGE,
+			self->mem.va + page[i] * PAGE, PAGE, RW);
+	}
+	ASSERT_EQ(0, run(&self->c, 0, NPAGES, self->e));
+	EXPECT_LOCKED(NPAGES);
+	for (__u32 i = 0; i < NPAGES; i++)
+		expect_page(_metadata, &self->nvme,
+			    TEST_IOVA + i * 4096UL * PAGE, page[i]);
+	for (__u32 i = 0; i < NPAGES; i++)
+		set_unmap(&self->e[i], TEST_IOVA + i * 4096UL * PAGE, PAGE);
+	ASSERT_EQ(0, run(&self->c, 0, NPAGES, self->e));
+	EXPECT_LOCKED(0);
+	for (__u32 i = 0; i < NPAGES; i++)
+		ASSERT_EQ(PAGE, self->e[i].size);
+}
+
+/* In order: what is unmapped first can be mapped anew by the same batch. */
+TEST_F(batch, in_order)
+{
+	pattern_fill(self->mem.va, self->mem.size, 0);
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, 8 * PAGE, RW));
+	set_unmap(&self->e[0], TEST_IOVA + 2 * PAGE, PAGE);
+	set_map(&self->e[1], TEST_IOVA + 2 * PAGE, self->mem.va + 20 * PAGE,
+		PAGE, RW);
+	set_unmap(&self->e[2], TEST_IOVA + 3 * PAGE, 2 * PAGE);
+	set_map(&self->e[3], TEST_IOVA + 4 * PAGE, self->mem.va + 21 * PAGE,
+		PAGE, RO);
+	ASSERT_EQ(0, run(&self->c, 0, 4, self->e));
+	expect_page(_metadata, &self->nvme, TEST_IOVA + 1 * PAGE, 1);
+	expect_page(_metadata, &self->nvme, TEST_IOVA + 2 * PAGE, 20);
+	EXPECT_EQ(PROBE_FAULT, nvme_probe_read(&self->nvme,
+					       TEST_IOVA + 3 * PAGE));
+	expect_page(_metadata, &self->nvme, TEST_IOVA + 4 * PAGE, 21);
+	EXPECT_LOCKED(7);
+}
+
+/* A failure in the middle of entries that continue each other */
+TEST_F(batch, first_error_ends)
+{
+	for (int i = 0; i < 8; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + i * PAGE, PAGE, RW);
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + 3 * PAGE, self->mem.va,
+			     PAGE, RW));
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 8, self->e));
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i < 3 ? 0 : i == 3 ? -EEXIST : -ECANCELED,
+			  self->e[i].result);
+	EXPECT_LOCKED(4);
+
+	/* going on maps what is missing, and says what was there */
+	EXPECT_EQ(-EEXIST, run(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
+			       8, self->e));
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i < 4 ? -EEXIST : 0, self->e[i].result);
+	EXPECT_LOCKED(8);
+}
+
+TEST_F(batch, if_absent)
+{
+	__u32 flags = RW | VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, 2 * PAGE, RW));
+	for (int i = 0; i < 4; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + i * PAGE, PAGE, flags);
+	EXPECT_EQ(0, run(&self->c, 0, 4, self->e));
+	EXPECT_LOCKED(4);
+	EXPECT_EQ(0, run(&self->c, 0, 4, self->e));
+	EXPECT_LOCKED(4);
+
+	/* other memory, other access, or only a part of it is not the same */
+	set_map(&self->e[0], TEST_IOVA, self->mem.va + PAGE, PAGE, flags);
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
+	set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE,
+		RO | VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT);
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
+	set_map(&self->e[0], TEST_IOVA + 3 * PAGE, self->mem.va + 3 * PAGE,
+		2 * PAGE, flags);
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
+	EXPECT_LOCKED(4);
+}
+
+TEST_F(batch, atomic)
+{
+	const __u32 atomic = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
+
+	/* overlap */
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + 6 * PAGE, self->mem.va,
+			     PAGE, RW));
+	for (int i = 0; i < 8; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + (i & 1 ? i : i + 100) * PAGE, PAGE, RW);
+	EXPECT_EQ(-EEXIST, run(&self->c, atomic, 8, self->e));
+	EXPECT_LOCKED(1);
+	EXPECT_EQ(PROBE_FAULT, nvme_probe_read(&self->nvme, TEST_IOVA));
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i == 6 ? -EEXIST : -ECANCELED, self->e[i].result);
+
+	/* memory that is not there, when others have been mapped already */
+	ASSERT_EQ(PAGE, dma_unmap_all(&self->c) - self->nvme.mem.size);
+	ASSERT_EQ(0, nvme_map(&self->nvme));
+	self->e[7].vaddr = 0;
+	EXPECT_EQ(-EFAULT, run(&self->c, atomic, 8, self->e));
+	EXPECT_LOCKED(0);
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i == 7 ? -EFAULT : -ECANCELED, self->e[i].result);
+
+	/* and when nothing is wrong */
+	EXPECT_EQ(0, run(&self->c, atomic, 7, self->e));
+	EXPECT_LOCKED(7);
+
+	/* of one kind */
+	set_unmap(&self->e[1], TEST_IOVA, PAGE);
+	EXPECT_EQ(-EINVAL, run(&self->c, atomic, 2, self->e));
+	EXPECT_LOCKED(7);
+}
+
+/* The limit is exact in a batch, too. */
+TEST_F(batch, memlock)
+{
+	struct rlimit limit;
+
+	ASSERT_EQ(0, drop_ipc_lock());
+	limit.rlim_cur = (self->locked + 5) * PAGE;
+	limit.rlim_max = limit.rlim_cur;
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+	for (int i = 0; i < 8; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + i * PAGE, PAGE, RW);
+	EXPECT_EQ(-ENOMEM, run(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, 8,
+			       self->e));
+	EXPECT_LOCKED(0);
+	EXPECT_EQ(-ENOMEM, run(&self->c, 0, 8, self->e));
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i < 5 ? 0 : i == 5 ? -ENOMEM : -ECANCELED,
+			  self->e[i].result);
+	EXPECT_LOCKED(5);
+}
+
+TEST_F(batch, bad_input)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch), .nr_entries = 1,
+		.entries = (uintptr_t)self->e,
+	}, bad;
+	const struct {
+		struct vfio_iommu_type1v3_batch_entry e;
+		int err;
+	} entries[] = {
+		{ { TEST_IOVA, 0, 0, RW }, EINVAL },
+		{ { TEST_IOVA, PAGE, 0, 0 }, EINVAL },
+		{ { TEST_IOVA, PAGE, 0, RW | 1 << 20 }, EINVAL },
+		{ { TEST_IOVA + 1, PAGE, 0, RW }, EINVAL },
+		{ { TEST_IOVA, PAGE + 1, 0, RW }, EINVAL },
+		{ { -PAGE, 2 * PAGE, 0, RW }, EOVERFLOW },
+		{ { TEST_IOVA, 2 * PAGE, -PAGE, RW }, EOVERFLOW },
+		{ { TEST_IOVA, PAGE, 0, RW | VFIO_DMA_MAP_FLAG_VADDR }, EINVAL },
+		{ { MSI_IOVA, PAGE, 0, RW }, EINVAL },
+		{ { TEST_IOVA, PAGE, PAGE,
+		    VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP }, EINVAL },
+		{ { TEST_IOVA, PAGE, 0,
+		    RW | VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP }, EINVAL },
+		{ { TEST_IOVA, 0, 0, VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP }, EINVAL },
+	};
+
+#define EXPECT_BAD(err, field, value) do { \
+	bad = batch; \
+	bad.field = (value); \
+	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &bad)); \
+	EXPECT_EQ((err), errno); \
+} while (0)
+	set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE, RW);
+	EXPECT_BAD(EINVAL, argsz, sizeof(batch) - 1);
+	EXPECT_BAD(EINVAL, flags, 1 << 2);
+	EXPECT_BAD(EINVAL, flags, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE |
+				  VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC);
+	EXPECT_BAD(EINVAL, __reserved, 1);
+	EXPECT_BAD(EINVAL, nr_entries, 0);
+	EXPECT_BAD(EINVAL, nr_entries, VFIO_IOMMU_TYPE1V3_BATCH_MAX + 1);
+	EXPECT_BAD(EINVAL, nr_entries, ~0U);
+	EXPECT_BAD(EFAULT, entries, 0);
+	EXPECT_BAD(EFAULT, entries, ~0UL - 8);
+	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, NULL));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_EQ(1, self->e[0].result);
+
+	/* one bad entry, and the good one before it is not done */
+	for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {
+		set_map(&self->e[0], TEST_IOVA + MIB, self->mem.va, PAGE, RW);
+		self->e[1] = entries[i].e;
+		if (!self->e[1].vaddr &&
+		    !(self->e[1].flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP))
+			self->e[1].vaddr = (uintptr_t)self->mem.va;
+		EXPECT_EQ(-entries[i].err, run(&self->c, 0, 2, self->e)) {
+			TH_LOG("entry %zu", i);
+		}
+		EXPECT_EQ(-entries[i].err, self->e[1].result);
+		if (entries[i].e.iova == MSI_IOVA) {
+			/* where it may go is known only when its turn comes */
+			EXPECT_EQ(PAGE, dma_unmap(&self->c, TEST_IOVA + MIB,
+						  PAGE));
+			continue;
+		}
+		EXPECT_EQ(-ECANCELED, self->e[0].result);
+	}
+	EXPECT_LOCKED(0);
+}
+
+TEST_HARNESS_MAIN
