@@ -81,7 +81,7 @@ from_source() {
 	if [ "$(cat "$out/stamp" 2>/dev/null)" != "$stamp" ]; then
 		rm -f "$out/stamp"
 		mkdir -p "$out" "$build"
-		"$TOP/scripts/in-tree.sh" "$dist/src"
+		with_lock tree "$TOP/scripts/in-tree.sh" "$dist/src"
 		for fragment; do cat "$VM/$fragment"; done >"$build/fragment"
 		slowly "$out/config.log" make -C "$dist/src" O="$build" \
 			KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
@@ -112,9 +112,8 @@ check_config() { # BUILD
 
 case ${1:-} in
 stock) with_lock vm-stock stock ;;
-# one tree is shared by all that is built from source, and so is its lock
-lean) with_lock vm-source from_source lean lean.config ;;
-debug) with_lock vm-source from_source debug lean.config debug.config ;;
+lean) with_lock vm-lean from_source lean lean.config ;;
+debug) with_lock vm-debug from_source debug lean.config debug.config ;;
 *) die "usage: $0 stock|lean|debug" ;;
 esac
 echo "$CACHE/$1"

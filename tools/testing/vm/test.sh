@@ -47,7 +47,7 @@ in_tree() {
 	tree=$(source_tree)
 	build=${tree%/src}/build-check-$1
 	mkdir -p "$build"
-	with_lock vm-source "$TOP/scripts/in-tree.sh" "$tree"
+	with_lock tree "$TOP/scripts/in-tree.sh" "$tree"
 	{
 		sed -E "s/^(CONFIG_(KUNIT|VFIO|VFIO_IOMMU_TYPE1V3|.*_KUNIT_TEST))=y/\1=$1/" \
 			"$TOP/drivers/vfio/tests/.kunitconfig"
