@@ -12,25 +12,30 @@ in-tree:
 	@test -n "$(KSRC)" || { echo "usage: make in-tree KSRC=<kernel source tree>"; exit 2; }
 	scripts/in-tree.sh $(KSRC)
 
-deps:
-	scripts/deps.sh
-
-test: deps
-	tools/testing/vm/test.sh
-
-demo: deps
+demo:
+	scripts/deps.sh demo
 	tools/testing/vm/demo.sh
 
-lint: deps
+test:
+	scripts/deps.sh test
+	tools/testing/vm/test.sh
+
+bench:
+	scripts/deps.sh bench
+	tools/testing/vm/bench.sh
+
+lint:
+	scripts/deps.sh test
 	scripts/lint.sh
 
 help:
 	@echo 'make [KDIR=...]         build the modules (default: for the running kernel)'
 	@echo 'make modules_install    install them'
 	@echo 'make in-tree KSRC=...   copy the sources into a kernel tree and hook them up'
-	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make demo               a guest reads its disk through type1v3'
+	@echo 'make test               every test, in virtual machines; installs what it needs'
+	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree deps test demo lint help
+.PHONY: modules modules_install clean in-tree demo test bench lint help

@@ -1,44 +1,56 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh: installs the Debian packages that tests and demo need and that are
-# missing, and says which. It changes no package source. Elsewhere than on
-# Debian it prints what is missing and stops.
+# deps.sh demo|test|bench
+#
+# Installs the Debian packages that are needed for that and missing, and says
+# which. It changes no package source. Elsewhere than on Debian it prints what is
+# missing and stops.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-# program (or file) and the package that has it
-needs="
+# a program (or file), and the package that has it
+demo="
 /usr/bin/gcc			gcc
 /usr/bin/gcc-12			gcc-12
+/usr/include/stdio.h		libc6-dev
+/usr/include/linux/vfio.h	linux-libc-dev
 /usr/bin/make			make
+/usr/bin/pahole			dwarves
+/usr/bin/cpio			cpio
+/usr/bin/rsync			rsync
+/usr/bin/xz			xz-utils
+/usr/bin/zstd			zstd
+/usr/bin/setsid			util-linux
+/usr/sbin/modprobe		kmod
+/usr/bin/qemu-system-x86_64	qemu-system-x86
+"
+test="$demo
 /usr/bin/bc			bc
 /usr/bin/bison			bison
 /usr/bin/flex			flex
 /usr/include/libelf.h		libelf-dev
 /usr/include/openssl/ssl.h	libssl-dev
-/usr/include/stdio.h		libc6-dev
-/usr/include/linux/vfio.h	linux-libc-dev
 /usr/bin/clang			clang
 /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer*	libclang-rt-dev
-/usr/bin/cpio			cpio
-/usr/bin/xz			xz-utils
-/usr/bin/rsync			rsync
 /usr/bin/perl			perl
-/usr/bin/prove			perl
 /usr/bin/python3		python3
 /usr/bin/git			git
-/usr/bin/qemu-system-x86_64	qemu-system-x86
-/usr/bin/qemu-img		qemu-utils
-/usr/sbin/modprobe		kmod
-/usr/bin/pahole			dwarves
 /usr/bin/sparse			sparse
 /usr/bin/shellcheck		shellcheck
 /usr/bin/codespell		codespell
-/usr/bin/setsid			util-linux
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
 "
+bench="$test
+/usr/bin/gnuplot		gnuplot-nox
+"
 
+case ${1:-} in
+demo) needs=$demo ;;
+test) needs=$test ;;
+bench) needs=$bench ;;
+*) die "usage: deps.sh demo|test|bench" ;;
+esac
 [ "$(uname -m)" = x86_64 ] || die "the virtual machines need an x86_64 host"
 missing=$(while read -r file package; do
 		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"
