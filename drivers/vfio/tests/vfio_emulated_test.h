@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * What user space asks of a device of vfio_emulated_test, on the file
+ * descriptor that VFIO_GROUP_GET_DEVICE_FD gives.  Shared by the module and the
+ * selftests; not an ABI.
+ */
+#ifndef VFIO_EMULATED_TEST_H
+#define VFIO_EMULATED_TEST_H
+
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+/* The devices are platform devices: vfio_emulated.0, vfio_emulated.1, ... */
+#define VFIO_EMULATED_TEST_NAME		"vfio_emulated"
+
+/* Pages that one PIN may ask for: twice what VFIO takes at a time */
+#define VFIO_EMULATED_TEST_MAX_PIN	1024
+
+#define VFIO_EMULATED_TEST_MAX_RW	0x100000
+
+/**
+ * struct vfio_emulated_test_pin - argument of PIN and UNPIN
+ * @iova: IOVA
+ * @npages: pages
+ * @prot: IOMMU_READ (1) and IOMMU_WRITE (2); of no meaning to UNPIN
+ * @pfns: address of @npages __u64 for the page frame numbers, or 0
+ *
+ * The ioctl PIN returns what vfio_pin_pages() does.  UNPIN returns 0, pinned or
+ * not: the call is handed on as it is.
+ */
+struct vfio_emulated_test_pin {
+	__u64 iova;
+	__u32 npages;
+	__u32 prot;
+	__u64 pfns;
+};
+
+#define VFIO_EMULATED_TEST_PIN		_IO(VFIO_TYPE, VFIO_BASE + 100)
+#define VFIO_EMULATED_TEST_UNPIN	_IO(VFIO_TYPE, VFIO_BASE + 101)
+
+/**
+ * struct vfio_emulated_test_rw - argument of RW and ACCESS
+ * @iova: IOVA
+ * @data: address of the user's buffer
+ * @size: bytes
+ * @flags: VFIO_EMULATED_TEST_RW_*
+ *
+ * RW calls vfio_dma_rw() and returns what that does.  ACCESS reads or writes
+ * through the pages that this device has pinned and no others, as a device's
+ * own DMA would; -ENOENT if a page is not pinned.
+ */
+struct vfio_emulated_test_rw {
+	__u64 iova;
+	__u64 data;
+	__u32 size;
+	__u32 flags;
+#define VFIO_EMULATED_TEST_RW_WRITE	0x1	/* to the IOVA */
+#define VFIO_EMULATED_TEST_RW_KTHREAD	0x2	/* from a kernel thread */
+};
+
+#define VFIO_EMULATED_TEST_RW		_IO(VFIO_TYPE, VFIO_BASE + 102)
+#define VFIO_EMULATED_TEST_ACCESS	_IO(VFIO_TYPE, VFIO_BASE + 103)
+
+/**
+ * struct vfio_emulated_test_state - argument of STATE
+ * @ignore: how many more notifications of an unmap to do nothing about; ~0 for
+ *	all of them
+ * @delay_ms: how long to take for each of the others
+ * @set: not 0 to set the two above, 0 to leave them as they are
+ * @__reserved: 0
+ * @notified: out: notifications so far
+ * @iova: out: range of the last one
+ * @size: out: its size in bytes
+ * @pinned: out: pins now held, a page pinned twice counting as two
+ */
+struct vfio_emulated_test_state {
+	__u32 ignore;
+	__u32 delay_ms;
+	__u32 set;
+	__u32 __reserved;
+	__u64 notified;
+	__u64 iova;
+	__u64 size;
+	__u64 pinned;
+};
+
+#define VFIO_EMULATED_TEST_STATE	_IO(VFIO_TYPE, VFIO_BASE + 104)
+
+#endif
