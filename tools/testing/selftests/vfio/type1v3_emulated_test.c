@@ -1,0 +1,851 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Emulated devices in a container: pin, unpin, copy, and what becomes of it
+ * when memory is remapped or unmapped, and when physical groups come and go.
+ * Needs the module vfio_emulated_test.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "type1v3_emulated.h"
+#include "type1v3_harness.h"
+
+#define IOVA(page)	(TEST_IOVA + (page) * PAGE)
+#define NPAGES		256UL
+
+FIXTURE(emulated) {
+	struct container c;
+	struct mem mem;
+	int dev;
+	long locked, pinned;
+};
+
+FIXTURE_VARIANT(emulated) { unsigned long type; };
+FIXTURE_VARIANT_ADD(emulated, type1v2) { .type = VFIO_TYPE1v2_IOMMU };
+FIXTURE_VARIANT_ADD(emulated, type1v3) { .type = VFIO_TYPE1v3_IOMMU };
+
+FIXTURE_SETUP(emulated)
+{
+	container_init(&self->c);
+	self->dev = emulated_open(&self->c, variant->type, 0);
+	ASSERT_LE(0, self->dev);
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, NPAGES * PAGE));
+	pattern_fill(self->mem.va, self->mem.size, 0);
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+	ASSERT_LE(0, self->locked);
+	ASSERT_LE(0, self->pinned);
+}
+
+FIXTURE_TEARDOWN(emulated)
+{
+	if (self->dev >= 0)
+		close(self->dev);
+	container_close(&self->c);
+	mem_free(&self->mem);
+	/* whatever a test did, nothing is left of it */
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+/* Pages charged, and pinned (by the container or by devices), since the start. */
+#define EXPECT_PAGES(charged, held) do { \
+	struct container_info _info; \
+	EXPECT_EQ((charged), locked_pages() - self->locked); \
+	EXPECT_EQ((held), pinned_pages() - self->pinned); \
+	if (is_v3(variant->type)) { \
+		EXPECT_EQ(0, container_info(&self->c, &_info)); \
+		EXPECT_EQ((charged), (long)_info.own.pinned_pages); \
+	} \
+} while (0)
+
+/* The first word of a page, as the device sees it through its pin. */
+static __u64 peek(int dev, __u64 iova)
+{
+	__u64 word = 0;
+
+	if (emulated_access(dev, iova, &word, sizeof(word), 0))
+		return 0;
+	return word;
+}
+
+static long now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static __u64 word_of(const void *va)
+{
+	return *(const volatile __u64 *)va;
+}
+
+/* How many lines of the kernel's log since the file was opened have the text? */
+static int open_log(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+static int count_log(int fd, const char *text)
+{
+	char line[8192];
+	ssize_t len;
+	int n = 0;
+
+	while ((len = read(fd, line, sizeof(line) - 1)) > 0) {
+		line[len] = '\0';
+		if (strstr(line, text) && !strstr(line, "vm-expect"))
+			n++;
+	}
+	close(fd);
+	return n;
+}
+
+/* Let the next WARN_ONCE() of each place be heard again. */
+static void forget_warnings(void)
+{
+	int fd = open("/sys/kernel/debug/clear_warn_once", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, "1", 1) != 1)
+		perror("clear_warn_once");
+	close(fd);
+}
+
+/* A container without a physical group maps without pinning or charging. */
+TEST_F(emulated, map_unmap)
+{
+	struct container_info info;
+
+	ASSERT_EQ(0, container_info(&self->c, &info));
+	EXPECT_EQ(is_v3(variant->type), info.has_own);
+	EXPECT_EQ(-1, info.nranges);
+	EXPECT_EQ(~(PAGE - 1), info.pgsizes);
+	EXPECT_TRUE(info.has_migration);
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(7), self->mem.va, PAGE, RW));
+	/* the interrupt window is of no concern here, nor are wide addresses */
+	EXPECT_EQ(0, dma_map(&self->c, MSI_IOVA, self->mem.va, PAGE, RW));
+	EXPECT_EQ(0, dma_map(&self->c, 1ULL << 60, self->mem.va, PAGE, RO));
+	EXPECT_EQ(NPAGES * PAGE, dma_unmap(&self->c, IOVA(0), NPAGES * PAGE));
+	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(0), NPAGES * PAGE));
+	EXPECT_EQ(2 * PAGE, dma_unmap_all(&self->c));
+	EXPECT_PAGES(0, 0);
+}
+
+TEST_F(emulated, unmap_part)
+{
+	__s64 some = is_v3(variant->type) ? 3 * PAGE : -EINVAL;
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	EXPECT_EQ(some, dma_unmap(&self->c, IOVA(100), 3 * PAGE));
+	EXPECT_EQ(is_v3(variant->type) ? -EINVAL : 1,
+		  emulated_pin(self->dev, IOVA(102), 1, PIN_READ, NULL));
+	EXPECT_EQ(1, emulated_pin(self->dev, IOVA(103), 1, PIN_READ, NULL));
+	EXPECT_EQ(word_of(self->mem.va + 103 * PAGE),
+		  peek(self->dev, IOVA(103)));
+}
+
+TEST_F(emulated, pin_unpin)
+{
+	const char hello[] = "written by the device";
+	__u64 pfns[NPAGES], again[3];
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	ASSERT_EQ(NPAGES, emulated_pin(self->dev, IOVA(0), NPAGES, PIN_RW, pfns));
+	EXPECT_PAGES(NPAGES, NPAGES);
+	for (unsigned long i = 0; i < NPAGES; i++) {
+		EXPECT_NE(0, pfns[i]);
+		EXPECT_EQ(word_of(self->mem.va + i * PAGE),
+			  peek(self->dev, IOVA(i)));
+	}
+	EXPECT_EQ(0, emulated_access(self->dev, IOVA(9) + 4090, (void *)hello,
+				     sizeof(hello), RW_WRITE));
+	EXPECT_STREQ(hello, (char *)self->mem.va + 9 * PAGE + 4090);
+
+	/* once more: the same pages, and nothing more is charged or pinned */
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(5), 3, PIN_READ, again));
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(pfns[5 + i], again[i]);
+	EXPECT_PAGES(NPAGES, NPAGES);
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(5), 3));
+	EXPECT_PAGES(NPAGES, NPAGES);
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(0), 6));
+	EXPECT_PAGES(NPAGES - 6, NPAGES - 6);
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(6), NPAGES - 6));
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(0, emulated_state(self->dev).pinned);
+	EXPECT_EQ(0, emulated_state(self->dev).notified);
+}
+
+/* What is not all there, or not allowed, leaves nothing pinned. */
+TEST_F(emulated, pin_fails_whole)
+{
+	const int wrap = is_v3(variant->type) || !type1_is_old() ? -EOVERFLOW :
+								    -EINVAL;
+	__u8 *hole = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, hole);
+	ASSERT_EQ(0, munmap(hole + PAGE, PAGE));
+
+	/* pages 0..9 and 20..29; 30 read only; 31 write only; 40..42 with a hole */
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 10 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(20), self->mem.va, 10 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(30), self->mem.va, PAGE, RO));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(31), self->mem.va, PAGE, WO));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(40), hole, 3 * PAGE, RW));
+
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(10), 1, PIN_READ, NULL));
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(8), 3, PIN_READ, NULL));
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(0), 30, PIN_READ, NULL));
+	EXPECT_EQ(-EPERM, emulated_pin(self->dev, IOVA(28), 3, PIN_RW, NULL));
+	EXPECT_EQ(-EPERM, emulated_pin(self->dev, IOVA(30), 2, PIN_READ, NULL));
+	EXPECT_EQ(-EFAULT, emulated_pin(self->dev, IOVA(40), 3, PIN_READ, NULL));
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(0), 0, PIN_READ, NULL));
+	EXPECT_EQ(-E2BIG, emulated_pin(self->dev, IOVA(0), 513, PIN_READ, NULL));
+	EXPECT_EQ(wrap, emulated_pin(self->dev, -PAGE, 2, PIN_READ, NULL));
+	EXPECT_PAGES(0, 0);
+
+	EXPECT_EQ(11, emulated_pin(self->dev, IOVA(20), 11, PIN_READ, NULL));
+	EXPECT_EQ(1, emulated_pin(self->dev, IOVA(31), 1, PIN_WRITE, NULL));
+	/* type1v2 charges a page for each IOVA, even if it is the same page */
+	EXPECT_PAGES(12, 12);
+
+	/* what failed next to what was pinned before leaves that pinned */
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(30), 3, 0, NULL));
+	EXPECT_PAGES(12, 12);
+	EXPECT_EQ(14, emulated_state(self->dev).pinned + 2);
+	munmap(hole, PAGE);
+	munmap(hole + 2 * PAGE, PAGE);
+}
+
+/* The page that was pinned first is the page of that IOVA until it is unpinned. */
+TEST_F(emulated, pin_remap_pin)
+{
+	__u64 first, second, third, old = word_of(self->mem.va);
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, PAGE, RW));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(0), 1, PIN_RW, &first));
+
+	ASSERT_EQ(self->mem.va, mmap(self->mem.va, PAGE, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+				     -1, 0));
+	*(__u64 *)self->mem.va = ~old;
+
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(0), 1, PIN_RW, &second));
+	EXPECT_EQ(first, second);
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(old, peek(self->dev, IOVA(0)));
+
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(0), 1));
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(old, peek(self->dev, IOVA(0)));
+	EXPECT_EQ(~old, word_of(self->mem.va));
+
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(0), 1));
+	EXPECT_PAGES(0, 0);
+
+	/* now it is the new page, which nobody has unpinned by mistake */
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(0), 1, PIN_RW, &third));
+	EXPECT_EQ(~old, peek(self->dev, IOVA(0)));
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(0), 1));
+	EXPECT_PAGES(0, 0);
+}
+
+/* A device that is closed has let go of all. */
+TEST_F(emulated, close_unpins)
+{
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	ASSERT_EQ(100, emulated_pin(self->dev, IOVA(7), 100, PIN_RW, NULL));
+	EXPECT_PAGES(100, 100);
+	close(self->dev);
+	self->dev = -1;
+	EXPECT_PAGES(0, 0);
+}
+
+/* RLIMIT_MEMLOCK counts pins where there is no domain. */
+TEST_F(emulated, memlock)
+{
+	struct rlimit limit = { (self->locked + 10) * PAGE, RLIM_INFINITY };
+
+	ASSERT_EQ(0, drop_ipc_lock());
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	EXPECT_EQ(-ENOMEM, emulated_pin(self->dev, IOVA(0), 11, PIN_RW, NULL));
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(10, emulated_pin(self->dev, IOVA(0), 10, PIN_RW, NULL));
+	EXPECT_EQ(-ENOMEM, emulated_pin(self->dev, IOVA(9), 2, PIN_RW, NULL));
+	EXPECT_EQ(10, emulated_pin(self->dev, IOVA(0), 10, PIN_RW, NULL));
+	EXPECT_PAGES(10, 10);
+}
+
+/* One mapping of 2^62 bytes costs next to nothing. */
+TEST_F(emulated, map_huge)
+{
+	const __u64 size = 1ULL << 62;
+	struct container_info info;
+	long start = now_ms();
+	__u64 word;
+
+	/* the user address space is part of it: IOVA n is address n */
+	ASSERT_EQ(0, dma_map(&self->c, 0, NULL, size, RW));
+	ASSERT_EQ(0, emulated_rw(self->dev, (uintptr_t)self->mem.va + 3 * PAGE,
+				 &word, sizeof(word), 0));
+	EXPECT_EQ(word_of(self->mem.va + 3 * PAGE), word);
+	ASSERT_EQ(1, emulated_pin(self->dev, (uintptr_t)self->mem.va + PAGE, 1,
+				  PIN_RW, NULL));
+	EXPECT_EQ(word_of(self->mem.va + PAGE),
+		  peek(self->dev, (uintptr_t)self->mem.va + PAGE));
+	EXPECT_EQ(-EFAULT, emulated_rw(self->dev, size - PAGE, &word,
+				       sizeof(word), 0));
+	if (is_v3(variant->type)) {
+		ASSERT_EQ(0, container_info(&self->c, &info));
+		EXPECT_EQ(size / PAGE, info.own.mapped_pages);
+		EXPECT_GT(32 * KIB, info.own.store_bytes);
+	}
+	EXPECT_EQ(size, dma_unmap(&self->c, 0, size));
+	EXPECT_EQ(1, emulated_state(self->dev).notified);
+
+	/* and gone with the last group */
+	ASSERT_EQ(0, dma_map(&self->c, 0, NULL, size, RW));
+	close(self->dev);
+	self->dev = -1;
+	container_close(&self->c);
+	EXPECT_GT(20000, now_ms() - start);
+}
+
+TEST_F(emulated, dma_rw)
+{
+	struct mem other;
+	__u8 *buf = malloc(NPAGES * PAGE);
+	__u64 word = 0;
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, mem_alloc(&other, MEM_SHARED, 16 * PAGE));
+	pattern_fill(other.va, other.size, 7777);
+	/* 0..15 one mapping, 16..31 another elsewhere, then a hole */
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(16), other.va, 16 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(40), self->mem.va + 40 * PAGE,
+			     PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(41), self->mem.va + 41 * PAGE,
+			     PAGE, RO));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(42), self->mem.va + 42 * PAGE,
+			     PAGE, WO));
+
+	for (__u32 flags = 0; flags <= RW_KTHREAD; flags += RW_KTHREAD) {
+		TH_LOG("%s", flags ? "from a kernel thread" : "from the owner");
+		EXPECT_EQ(0, emulated_rw(self->dev, IOVA(0), buf, 32 * PAGE,
+					 flags));
+		EXPECT_EQ(0, memcmp(buf, self->mem.va, 16 * PAGE));
+		EXPECT_EQ(0, memcmp(buf + 16 * PAGE, other.va, 16 * PAGE));
+
+		/* odd addresses, over the border of two mappings */
+		for (int i = 0; i < 300; i++)
+			buf[i] = i * 7 + flags;
+		EXPECT_EQ(0, emulated_rw(self->dev, IOVA(16) - 123, buf, 300,
+					 flags | RW_WRITE));
+		EXPECT_EQ(0, memcmp(buf, self->mem.va + 16 * PAGE - 123, 123));
+		EXPECT_EQ(0, memcmp(buf + 123, other.va, 177));
+		memset(buf, 0, 300);
+		EXPECT_EQ(0, emulated_rw(self->dev, IOVA(16) - 123, buf, 300,
+					 flags));
+		EXPECT_EQ(0, memcmp(buf, self->mem.va + 16 * PAGE - 123, 123));
+
+		/* rights */
+		word = 5;
+		EXPECT_EQ(-EPERM, emulated_rw(self->dev, IOVA(41), &word, 8,
+					      flags | RW_WRITE));
+		EXPECT_EQ(-EPERM, emulated_rw(self->dev, IOVA(41) - 4, &word, 8,
+					      flags | RW_WRITE));
+		EXPECT_EQ(0, emulated_rw(self->dev, IOVA(41), &word, 8, flags));
+		EXPECT_EQ(word_of(self->mem.va + 41 * PAGE), word);
+		/* what may only be written may not be copied to, either */
+		EXPECT_EQ(-EPERM, emulated_rw(self->dev, IOVA(42), &word, 8,
+					      flags));
+		EXPECT_EQ(-EPERM, emulated_rw(self->dev, IOVA(42), &word, 8,
+					      flags | RW_WRITE));
+
+		/* holes */
+		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, IOVA(33), &word, 8,
+					       flags));
+		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, IOVA(32) - 4, &word,
+					       8, flags));
+		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, IOVA(32) - 4, &word,
+					       8, flags | RW_WRITE));
+		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, IOVA(0), &word, 0,
+					       flags));
+		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, -8, &word, 8, flags));
+	}
+	EXPECT_PAGES(0, 0);
+	free(buf);
+	mem_free(&other);
+}
+
+/* Memory that is not there is an error, and memory that faults in is not. */
+TEST_F(emulated, dma_rw_faults)
+{
+	__u8 *va = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	__u64 word = 1;
+
+	ASSERT_NE(MAP_FAILED, va);
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), va, 3 * PAGE, RW));
+	ASSERT_EQ(0, munmap(va + 2 * PAGE, PAGE));
+	ASSERT_EQ(0, mprotect(va + PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(0, emulated_rw(self->dev, IOVA(0), &word, 8, RW_WRITE));
+	EXPECT_EQ(1, word_of(va));
+	EXPECT_EQ(0, emulated_rw(self->dev, IOVA(1), &word, 8, 0));
+	EXPECT_EQ(0, word);
+	EXPECT_EQ(-EFAULT, emulated_rw(self->dev, IOVA(1), &word, 8, RW_WRITE));
+	EXPECT_EQ(-EFAULT, emulated_rw(self->dev, IOVA(2), &word, 8, 0));
+	EXPECT_EQ(-EFAULT, emulated_rw(self->dev, IOVA(2), &word, 8,
+				       RW_WRITE | RW_KTHREAD));
+	munmap(va, 2 * PAGE);
+}
+
+/* Another process copies nothing; a kernel thread on its behalf does. */
+TEST_F(emulated, dma_rw_other_process)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, PAGE, RW));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		__u64 word = 0;
+
+		if (emulated_rw(self->dev, IOVA(0), &word, 8, 0) != -EFAULT)
+			_exit(1);
+		if (emulated_rw(self->dev, IOVA(0), &word, 8, RW_KTHREAD))
+			_exit(2);
+		if (word != word_of(self->mem.va))
+			_exit(3);
+		/* pins are of the owner's memory, whoever asks */
+		*(volatile __u64 *)self->mem.va = ~word;
+		if (emulated_pin(self->dev, IOVA(0), 1, PIN_RW, NULL) != 1)
+			_exit(4);
+		if (peek(self->dev, IOVA(0)) != word)
+			_exit(5);
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_PAGES(1, 1);
+}
+
+/* The owner of the memory is gone, the container is not. */
+TEST_F(emulated, owner_exits)
+{
+	__u64 word;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW))
+			_exit(1);
+		if (emulated_pin(self->dev, IOVA(3), 5, PIN_RW, NULL) != 5)
+			_exit(2);
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(0, status);
+	EXPECT_EQ(self->pinned + 5, pinned_pages());
+	EXPECT_EQ(word_of(self->mem.va + 3 * PAGE), peek(self->dev, IOVA(3)));
+	EXPECT_EQ(-ENODEV, emulated_pin(self->dev, IOVA(0), 1, PIN_RW, NULL));
+	EXPECT_EQ(1, emulated_pin(self->dev, IOVA(3), 1, PIN_RW, NULL));
+	EXPECT_EQ(-EPERM, emulated_rw(self->dev, IOVA(0), &word, 8, 0));
+	EXPECT_EQ(NPAGES * PAGE, dma_unmap_all(&self->c));
+	EXPECT_EQ(self->pinned, pinned_pages());
+	/* with nothing mapped, the next one to map is the owner */
+	EXPECT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, PAGE, RW));
+}
+
+/* Devices are told of an unmap exactly when there are pins in the way. */
+TEST_F(emulated, unmap_notifies)
+{
+	struct vfio_emulated_test_state state;
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(16), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(4), 2, PIN_RW, NULL));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(5), 1, PIN_RW, NULL));
+	EXPECT_PAGES(2, 2);
+
+	EXPECT_EQ(16 * PAGE, dma_unmap(&self->c, IOVA(16), 16 * PAGE));
+	EXPECT_EQ(0, emulated_state(self->dev).notified);
+	EXPECT_EQ(16 * PAGE, dma_unmap(&self->c, IOVA(0), 16 * PAGE));
+	state = emulated_state(self->dev);
+	EXPECT_EQ(1, state.notified);
+	EXPECT_EQ(0, state.pinned);
+	EXPECT_GE(IOVA(4), state.iova);
+	EXPECT_LE(IOVA(6), state.iova + state.size);
+	EXPECT_PAGES(0, 0);
+}
+
+struct unmap_call {
+	struct container *c;
+	__u64 iova, size;
+	__s64 ret;
+	volatile bool done;
+};
+
+static void *unmap_thread(void *arg)
+{
+	struct unmap_call *call = arg;
+
+	call->ret = dma_unmap(call->c, call->iova, call->size);
+	call->done = true;
+	return NULL;
+}
+
+static void wait_notified(int dev, __u64 n)
+{
+	for (int i = 0; i < 5000 && emulated_state(dev).notified < n; i++)
+		usleep(1000);
+}
+
+/* UNMAP waits for the release; pins that slip in meanwhile are released, too. */
+TEST_F(emulated, pin_while_unmapping)
+{
+	struct unmap_call call = { &self->c, IOVA(0), 100 * PAGE };
+	pthread_t thread;
+	long start;
+	int ret;
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 100 * PAGE, RW));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(50), 1, PIN_RW, NULL));
+	ASSERT_EQ(0, emulated_set(self->dev, 0, 300));
+
+	start = now_ms();
+	ASSERT_EQ(0, pthread_create(&thread, NULL, unmap_thread, &call));
+	wait_notified(self->dev, 1);
+	EXPECT_FALSE(call.done);
+	/* still pinned, still readable by the device */
+	EXPECT_EQ(word_of(self->mem.va + 50 * PAGE), peek(self->dev, IOVA(50)));
+	ret = emulated_pin(self->dev, IOVA(51), 1, PIN_RW, NULL);
+	EXPECT_EQ(is_v3(variant->type) ? -EINVAL : 1, ret);
+	/* before the pinned page, and behind it */
+	emulated_pin(self->dev, IOVA(10), 1, PIN_RW, NULL);
+	emulated_pin(self->dev, IOVA(99), 1, PIN_RW, NULL);
+	/* it counts as mapped until it is not */
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(60), self->mem.va, PAGE, RW));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_LE(290, now_ms() - start);
+	EXPECT_EQ(100 * PAGE, call.ret);
+	EXPECT_EQ(0, emulated_state(self->dev).pinned);
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(50), 1, PIN_RW, NULL));
+}
+
+/* A driver that lets go late is asked again. */
+TEST_F(emulated, unmap_asks_again)
+{
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(16, emulated_pin(self->dev, IOVA(0), 16, PIN_RW, NULL));
+	ASSERT_EQ(0, emulated_set(self->dev, 4, 0));
+	EXPECT_EQ(16 * PAGE, dma_unmap(&self->c, IOVA(0), 16 * PAGE));
+	EXPECT_EQ(5, emulated_state(self->dev).notified);
+	EXPECT_EQ(0, emulated_state(self->dev).pinned);
+	EXPECT_PAGES(0, 0);
+}
+
+/* Each device that pins is told; the pins of two are counted together. */
+TEST_F(emulated, two_devices)
+{
+	__u64 pfn[2];
+	int dev;
+
+	ASSERT_EQ(0, emulated_attach(&self->c, 1));
+	dev = container_device(&self->c, emulated_name(1));
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(1), 1, PIN_RW, &pfn[0]));
+	ASSERT_EQ(1, emulated_pin(dev, IOVA(1), 1, PIN_RW, &pfn[1]));
+	EXPECT_EQ(pfn[0], pfn[1]);
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(1), 1));
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(word_of(self->mem.va + PAGE), peek(dev, IOVA(1)));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(1), 1, PIN_RW, NULL));
+	EXPECT_EQ(16 * PAGE, dma_unmap(&self->c, IOVA(0), 16 * PAGE));
+	EXPECT_EQ(1, emulated_state(self->dev).notified);
+	EXPECT_EQ(1, emulated_state(dev).notified);
+	EXPECT_EQ(0, emulated_state(dev).pinned);
+	EXPECT_PAGES(0, 0);
+
+	/* one group leaves: the mappings stay for the other */
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(1), 2, PIN_RW, NULL));
+	ASSERT_EQ(3, emulated_pin(dev, IOVA(2), 3, PIN_RW, NULL));
+	EXPECT_PAGES(4, 4);
+	EXPECT_EQ(-EBUSY, container_detach(&self->c, emulated_name(1)));
+	close(dev);
+	EXPECT_PAGES(2, 2);
+	EXPECT_EQ(0, container_detach(&self->c, emulated_name(1)));
+	EXPECT_EQ(word_of(self->mem.va + PAGE), peek(self->dev, IOVA(1)));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(1), 2));
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(16 * PAGE, dma_unmap_all(&self->c));
+}
+
+/* With a physical group all is charged once; without it, what is pinned. */
+TEST_F(emulated, physical_comes_and_goes)
+{
+	__u64 pfn[3], again[3];
+	const char *bdf;
+
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(10), 3, PIN_RW, pfn));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(11), 1, PIN_RW, NULL));
+	EXPECT_PAGES(3, 3);
+
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	EXPECT_PAGES(NPAGES, NPAGES + 3);
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(20), 3, PIN_RW, NULL));
+	EXPECT_PAGES(NPAGES, NPAGES + 6);
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(10), 3, PIN_RW, again));
+	EXPECT_EQ(0, memcmp(pfn, again, sizeof(pfn)));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(10), 3));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(20), 1));
+	EXPECT_PAGES(NPAGES, NPAGES + 5);
+
+	/* the last physical one leaves: mappings stay, pinned pages stay charged */
+	ASSERT_EQ(0, container_detach(&self->c, bdf));
+	EXPECT_PAGES(5, 5);
+	EXPECT_EQ(word_of(self->mem.va + 10 * PAGE), peek(self->dev, IOVA(10)));
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(30), 1, PIN_RW, NULL));
+	EXPECT_PAGES(6, 6);
+	ASSERT_EQ(0, dma_map(&self->c, MSI_IOVA, self->mem.va, PAGE, RW));
+	EXPECT_PAGES(6, 6);
+
+	/* the interrupt window is mapped, so it cannot come back now */
+	EXPECT_EQ(-EINVAL, container_attach(&self->c, bdf));
+	EXPECT_PAGES(6, 6);
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, MSI_IOVA, PAGE));
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	EXPECT_PAGES(NPAGES, NPAGES + 6);
+
+	/* the emulated one leaves: what it had pinned is unpinned, the rest stays */
+	close(self->dev);
+	self->dev = -1;
+	EXPECT_PAGES(NPAGES, NPAGES);
+	ASSERT_EQ(0, container_detach(&self->c, emulated_name(0)));
+	EXPECT_PAGES(NPAGES, NPAGES);
+	EXPECT_EQ(NPAGES * PAGE, dma_unmap_all(&self->c));
+	EXPECT_PAGES(0, 0);
+}
+
+/* UNMAP with a physical group and pins: notified, and given back both ways. */
+TEST_F(emulated, physical_unmap_pinned)
+{
+	const char *bdf;
+
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(10), 3, PIN_RW, NULL));
+	EXPECT_PAGES(NPAGES, NPAGES + 3);
+	EXPECT_EQ(NPAGES * PAGE, dma_unmap(&self->c, IOVA(0), NPAGES * PAGE));
+	EXPECT_EQ(1, emulated_state(self->dev).notified);
+	EXPECT_PAGES(0, 0);
+
+	/* both kinds of groups, and all leave at once with mappings and pins */
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, NPAGES * PAGE, RW));
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(10), 3, PIN_RW, NULL));
+}
+
+/* An attach that cannot pin what is mapped fails, and changes nothing. */
+TEST_F(emulated, physical_attach_fails)
+{
+	__u8 *va = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct rlimit limit = { (self->locked + 100) * PAGE, RLIM_INFINITY };
+	const char *bdf;
+
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
+	ASSERT_NE(MAP_FAILED, va);
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(32), va, 2 * PAGE, RW));
+	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(3), 2, PIN_RW, NULL));
+	ASSERT_EQ(0, munmap(va + PAGE, PAGE));
+	EXPECT_EQ(-EFAULT, container_attach(&self->c, bdf));
+	EXPECT_PAGES(2, 2);
+	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, IOVA(32), 2 * PAGE));
+
+	ASSERT_EQ(0, drop_ipc_lock());
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(64), self->mem.va, 100 * PAGE, RW));
+	EXPECT_EQ(-ENOMEM, container_attach(&self->c, bdf));
+	EXPECT_PAGES(2, 2);
+	EXPECT_EQ(100 * PAGE, dma_unmap(&self->c, IOVA(64), 100 * PAGE));
+	EXPECT_EQ(0, container_attach(&self->c, bdf));
+	EXPECT_PAGES(16, 18);
+	munmap(va, PAGE);
+}
+
+/* Unpin of what is not pinned is complained of once, and does no harm. */
+TEST_F(emulated, unpin_not_pinned)
+{
+	const char *text = "unpin of a page that is not pinned";
+	int log;
+
+	expect_warning("WARNING: .*vfio_iommu_type1|WARNING: .*vfio_type1v3_unpin_page|Modules linked in");
+	forget_warnings();
+	log = open_log();
+	ASSERT_LE(0, log);
+
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(4), 2, PIN_RW, NULL));
+	/* around what is pinned, far away, over a hole */
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(6), 3));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(0), 3));
+	EXPECT_EQ(0, emulated_unpin(self->dev, 1ULL << 55, 2));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(15), 2));
+	EXPECT_PAGES(2, 2);
+	EXPECT_EQ(word_of(self->mem.va + 5 * PAGE), peek(self->dev, IOVA(5)));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(4), 2));
+	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(4), 2));
+	EXPECT_PAGES(0, 0);
+	/* a wrong unpin must not have made a negative count */
+	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(4), 1, PIN_RW, NULL));
+	EXPECT_PAGES(1, 1);
+	EXPECT_EQ(16 * PAGE, dma_unmap_all(&self->c));
+	EXPECT_PAGES(0, 0);
+	EXPECT_EQ(is_v3(variant->type), count_log(log, text));
+}
+
+struct race {
+	struct container *c;
+	struct mem *mem;
+	int dev;
+	volatile bool stop;
+	long pins, maps;
+	const char *failed;
+};
+
+static void *race_pin(void *arg)
+{
+	struct race *race = arg;
+	__u64 seed = 1, page;
+	int ret;
+
+	while (!race->stop) {
+		page = prng(&seed) % 64;
+		ret = emulated_pin(race->dev, IOVA(page), 1 + page % 5, PIN_RW,
+				   NULL);
+		if (ret > 0)
+			race->pins++;
+		else if (ret != -EINVAL)
+			race->failed = "pin";
+	}
+	return NULL;
+}
+
+static void *race_unmap(void *arg)
+{
+	struct race *race = arg;
+	__u64 seed = 2, half;
+	__s64 ret;
+
+	while (!race->stop) {
+		half = prng(&seed) % 2 * 32;
+		ret = dma_unmap(race->c, IOVA(half), 32 * PAGE);
+		if (ret && ret != 32 * (__s64)PAGE)
+			race->failed = "unmap";
+		if (!ret && !dma_map(race->c, IOVA(half),
+				     race->mem->va + half * PAGE, 32 * PAGE, RW))
+			race->maps++;
+	}
+	return NULL;
+}
+
+/* Pins and unmaps race: no page is lost, and none kept. */
+TEST_F(emulated, race)
+{
+	struct race race = { &self->c, &self->mem, self->dev };
+	pthread_t pin, unmap;
+
+	ASSERT_EQ(0, pthread_create(&pin, NULL, race_pin, &race));
+	ASSERT_EQ(0, pthread_create(&unmap, NULL, race_unmap, &race));
+	sleep(3);
+	race.stop = true;
+	ASSERT_EQ(0, pthread_join(pin, NULL));
+	ASSERT_EQ(0, pthread_join(unmap, NULL));
+	EXPECT_EQ(NULL, race.failed);
+	EXPECT_LT(0, race.pins);
+	EXPECT_LT(0, race.maps);
+	dma_unmap_all(&self->c);
+	EXPECT_EQ(0, emulated_state(self->dev).pinned);
+	EXPECT_PAGES(0, 0);
+}
+
+/*
+ * A driver that never lets go. type1v2 stops the machine; type1v3 goes on after
+ * a warning, and the pinned page is lost. What the driver then unpins late is
+ * not pinned any more.
+ */
+TEST(driver_keeps_pins)
+{
+	const char *text = "a driver keeps pages that are unmapped";
+	struct container c;
+	struct mem mem;
+	long pinned, locked;
+	int dev, log;
+
+	expect_warning("WARNING: .*vfio_type1v3_(release_pins|unpin_page)|WARNING: .*vfio_iommu_type1v3|Modules linked in");
+	forget_warnings();
+	log = open_log();
+	ASSERT_LE(0, log);
+	locked = locked_pages();
+	pinned = pinned_pages();
+	dev = emulated_open(&c, VFIO_TYPE1v3_IOMMU, 0);
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, mem_alloc(&mem, MEM_4K, 16 * PAGE));
+	memset(mem.va, 1, mem.size);
+	ASSERT_EQ(0, dma_map(&c, IOVA(0), mem.va, 16 * PAGE, RW));
+	ASSERT_EQ(1, emulated_pin(dev, IOVA(3), 1, PIN_RW, NULL));
+	ASSERT_EQ(0, emulated_set(dev, IGNORE_ALL, 0));
+	EXPECT_EQ(16 * PAGE, dma_unmap(&c, IOVA(0), 16 * PAGE));
+	EXPECT_LE(2, emulated_state(dev).notified);
+	EXPECT_EQ(1, emulated_state(dev).pinned);
+	EXPECT_EQ(1, count_log(log, text));
+	EXPECT_EQ(pinned + 1, pinned_pages());
+	/* the page is still the driver's to write to */
+	EXPECT_EQ(0x0101010101010101ULL, peek(dev, IOVA(3)));
+	EXPECT_EQ(0, dma_map(&c, IOVA(0), mem.va, 16 * PAGE, RW));
+	close(dev);
+	container_close(&c);
+	EXPECT_EQ(locked, locked_pages());
+	EXPECT_EQ(pinned + 1, pinned_pages());
+	mem_free(&mem);
+}
+
+TEST_HARNESS_MAIN
