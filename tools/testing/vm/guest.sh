@@ -13,10 +13,12 @@ mount -t tmpfs tmpfs /run
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mkdir -p /run/lock /dev/hugepages
+modules=$(readlink -f /lib)/modules
+mkdir -p /run/lock /dev/hugepages "$modules"
 mount -t hugetlbfs hugetlbfs /dev/hugepages
 ln -snf /proc/self/fd /dev/fd
-mount --bind "${vm_modules:?}" "$(readlink -f /lib)/modules"
+# without them the power goes, and no verdict is a failure
+mount --bind "${vm_modules:?}" "$modules" || "${vm_busybox:?}" poweroff -f
 "${vm_busybox:?}" ip link set lo up
 hostname "vm-${vm_kernel:?}" 2>/dev/null
 
