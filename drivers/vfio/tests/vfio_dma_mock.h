@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * An IOMMU domain that checks what it is told to do, and memory for it to
+ * translate to.  Included by KUnit suites; the IOMMU core in between is the
+ * real one.
+ *
+ * The domain keeps the leaves of its IO page table, that is, what it can only
+ * unmap as a whole, and the entries that an IOTLB could still hold: leaves that
+ * are unmapped and whose invalidation has not been sent.  Everything that no
+ * caller may do is an error, counted in mock_errors: an unmap that begins or
+ * ends inside of a leaf or meets a hole, mapping what is mapped, a page that
+ * somebody unpinned while the device could reach it.
+ */
+#ifndef __VFIO_DMA_MOCK_H
+#define __VFIO_DMA_MOCK_H
+
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/iommu.h>
+#include <linux/list.h>
+#include <linux/maple_tree.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "../vfio_dma_core.h"
+
+/* x86 names with 4 KiB pages: 4 KiB, 2 MiB, 1 GiB */
+#define MOCK_PMD_PAGES	BIT(9)
+#define MOCK_PUD_PAGES	BIT(18)
+
+/* Page frames that are no memory, for tests without pages to pin */
+#define MOCK_PFN	(BIT(39) >> PAGE_SHIFT)
+
+/**
+ * struct mock_kind - how a kind of IOMMU behaves
+ * @name: for the name of the test
+ * @pgsizes: its page sizes
+ * @unit_is_call: a leaf is what one map_pages() covers, whatever its length
+ * @sync_disjoint: an unmap that does not adjoin the last invalidates that first
+ */
+struct mock_kind {
+	const char *name;
+	unsigned long pgsizes;
+	bool unit_is_call;
+	bool sync_disjoint;
+};
+
+static const struct mock_kind mock_kinds[] = {
+	{ "three sizes", PAGE_SIZE | PAGE_SIZE << 9 | PAGE_SIZE << 18 },
+	{ "close sizes", PAGE_SIZE | PAGE_SIZE << 4 | PAGE_SIZE << 8,
+	  .sync_disjoint = true },
+	{ "one size", PAGE_SIZE },
+	{ "powers of two", PAGE_MASK },
+	{ "calls", PAGE_MASK, .unit_is_call = true },
+	{ "calls of sizes", PAGE_SIZE | PAGE_SIZE << 9 | PAGE_SIZE << 18,
+	  .unit_is_call = true, .sync_disjoint = true },
+};
+
+/**
+ * struct mock_leaf - an entry of the IO page table
+ * @stale: in &mock_domain.stale once it is unmapped
+ * @first: first IOVA page
+ * @last: last IOVA page
+ * @pfn: page frame that @first translates to
+ * @prot: IOMMU_READ, IOMMU_WRITE
+ */
+struct mock_leaf {
+	struct list_head stale;
+	unsigned long first;
+	unsigned long last;
+	unsigned long pfn;
+	int prot;
+};
+
+/**
+ * struct mock_domain - an IOMMU domain that checks
+ * @domain: the domain
+ * @kind: how it behaves
+ * @leaves: IOVA page to struct mock_leaf
+ * @near: the leaf that was looked up last, or %NULL
+ * @stale: unmapped leaves that the device may still use
+ * @probing: unmapping a part of a leaf is not an error now, but does nothing,
+ *	and pages need not be pinned
+ * @fail_map: the map_pages() call to fail, 1 is the next, 0 is none
+ * @fail_unmap: the unmap_pages() call to do nothing, likewise
+ * @nr_map: map_pages() calls so far
+ * @nr_sync: invalidations so far
+ */
+struct mock_domain {
+	struct iommu_domain domain;
+	const struct mock_kind *kind;
+	struct maple_tree leaves;
+	struct mock_leaf *near;
+	struct list_head stale;
+	bool probing;
+	unsigned int fail_map;
+	unsigned int fail_unmap;
+	unsigned long nr_map;
+	unsigned long nr_sync;
+};
+
+/* One test runs at a time. */
+static unsigned int mock_errors;
+
+#define mock_error(fmt, ...)						\
+	do {								\
+		if (mock_errors++ < 10)					\
+			pr_err("mock: " fmt "\n", ##__VA_ARGS__);	\
+	} while (0)
+
+static struct mock_domain *to_mock(struct iommu_domain *domain)
+{
+	return container_of(domain, struct mock_domain, domain);
+}
+
+static struct mock_leaf *mock_leaf_at(struct mock_domain *mock,
+				      unsigned long index)
+{
+	struct mock_leaf *leaf = mock->near;
+
+	if (!leaf || index < leaf->first || index > leaf->last) {
+		leaf = mtree_load(&mock->leaves, index);
+		mock->near = leaf;
+	}
+	return leaf;
+}
+
+/* How often a page is pinned, if it is not part of a compound page. */
+static unsigned int mock_pins(unsigned long pfn)
+{
+	return page_ref_count(pfn_to_page(pfn)) / GUP_PIN_COUNTING_BIAS;
+}
+
+/* Whatever a device can reach must be pinned. */
+static void mock_check_pinned(const struct mock_domain *mock,
+			      const struct mock_leaf *leaf)
+{
+	unsigned long i, n = leaf->last - leaf->first + 1;
+
+	if (mock->probing || leaf->pfn >= MOCK_PFN)
+		return;
+	for (i = 0; i < n; i++)
+		if (!mock_pins(leaf->pfn + i))
+			mock_error("IOVA page %lx: unpinned, but not yet out of reach",
+				   leaf->first + i);
+}
+
+static int mock_add_leaf(struct mock_domain *mock, unsigned long first,
+			 unsigned long npages, unsigned long pfn, int prot)
+{
+	struct mock_leaf *leaf = kmalloc_obj(*leaf, GFP_KERNEL);
+	int ret;
+
+	if (!leaf)
+		return -ENOMEM;
+	leaf->first = first;
+	leaf->last = first + npages - 1;
+	leaf->pfn = pfn;
+	leaf->prot = prot & (IOMMU_READ | IOMMU_WRITE);
+	ret = mtree_insert_range(&mock->leaves, leaf->first, leaf->last, leaf,
+				 GFP_KERNEL);
+	if (ret) {
+		mock_error("IOVA pages %lx..%lx: mapped over something (%d)",
+			   leaf->first, leaf->last, ret);
+		kfree(leaf);
+	}
+	return ret;
+}
+
+static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
+			  phys_addr_t paddr, size_t pgsize, size_t pgcount,
+			  int prot, gfp_t gfp, size_t *mapped)
+{
+	struct mock_domain *mock = to_mock(domain);
+	unsigned long npages = pgsize >> PAGE_SHIFT;
+	bool fail = mock->fail_map && !--mock->fail_map;
+	int ret;
+
+	mock->nr_map++;
+	if (!(pgsize & domain->pgsize_bitmap) ||
+	    !IS_ALIGNED(iova | paddr, pgsize)) {
+		mock_error("map of %lx at %lx with pages of %zx",
+			   (unsigned long)paddr, iova, pgsize);
+		return -EINVAL;
+	}
+
+	if (mock->kind->unit_is_call) {
+		npages *= pgcount;
+		pgcount = 1;
+	}
+	/* A driver may fail halfway, and say how far it came. */
+	for (pgcount /= fail ? 2 : 1; pgcount; pgcount--) {
+		ret = mock_add_leaf(mock, iova >> PAGE_SHIFT, npages,
+				    PHYS_PFN(paddr), prot);
+		if (ret)
+			return ret;
+		iova += npages << PAGE_SHIFT;
+		paddr += npages << PAGE_SHIFT;
+		*mapped += npages << PAGE_SHIFT;
+	}
+	return fail ? -ENOMEM : 0;
+}
+
+static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
+			       size_t pgsize, size_t pgcount,
+			       struct iommu_iotlb_gather *gather)
+{
+	struct mock_domain *mock = to_mock(domain);
+	unsigned long first = iova >> PAGE_SHIFT, pos = first;
+	unsigned long last = first + ((pgsize * pgcount) >> PAGE_SHIFT) - 1;
+	struct mock_leaf *leaf;
+	size_t size;
+
+	if (mock->fail_unmap && !--mock->fail_unmap)
+		return 0;
+
+	while (pos <= last) {
+		leaf = mock_leaf_at(mock, pos);
+		if (!leaf || leaf->first != pos || leaf->last > last) {
+			if (!mock->probing)
+				mock_error("unmap of IOVA pages %lx..%lx: %s at %lx",
+					   first, last,
+					   !leaf ? "a hole" : "inside of a leaf",
+					   leaf && leaf->first == pos ?
+					   last + 1 : pos);
+			break;
+		}
+		iova = pos << PAGE_SHIFT;
+		pos = leaf->last + 1;
+		size = (pos << PAGE_SHIFT) - iova;
+		if (mock->kind->sync_disjoint)
+			iommu_iotlb_gather_add_page(domain, gather, iova, size);
+		else
+			iommu_iotlb_gather_add_range(gather, iova, size);
+		mtree_erase(&mock->leaves, leaf->first);
+		mock->near = NULL;
+		list_add_tail(&leaf->stale, &mock->stale);
+	}
+	return (pos - first) << PAGE_SHIFT;
+}
+
+static void mock_iotlb_sync(struct iommu_domain *domain,
+			    struct iommu_iotlb_gather *gather)
+{
+	struct mock_domain *mock = to_mock(domain);
+	struct mock_leaf *leaf, *tmp;
+
+	mock->nr_sync++;
+	list_for_each_entry_safe(leaf, tmp, &mock->stale, stale) {
+		mock_check_pinned(mock, leaf);
+		if (leaf->first < gather->start >> PAGE_SHIFT ||
+		    leaf->last > gather->end >> PAGE_SHIFT)
+			continue;
+		list_del(&leaf->stale);
+		kfree(leaf);
+	}
+}
+
+static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
+				     dma_addr_t iova)
+{
+	unsigned long index = iova >> PAGE_SHIFT;
+	struct mock_leaf *leaf = mock_leaf_at(to_mock(domain), index);
+
+	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) : 0;
+}
+
+/* Unmaps nothing: what still is in the page table goes with it. */
+static void mock_free(struct iommu_domain *domain)
+{
+	struct mock_domain *mock = to_mock(domain);
+	struct mock_leaf *leaf, *tmp;
+	unsigned long index = 0;
+
+	list_for_each_entry_safe(leaf, tmp, &mock->stale, stale) {
+		mock_error("IOVA pages %lx..%lx: never invalidated", leaf->first,
+			   leaf->last);
+		kfree(leaf);
+	}
+	mt_for_each(&mock->leaves, leaf, index, ULONG_MAX) {
+		mock_check_pinned(mock, leaf);
+		kfree(leaf);
+	}
+	mtree_destroy(&mock->leaves);
+	kfree(mock);
+}
+
+static const struct iommu_domain_ops mock_domain_ops = {
+	.map_pages	= mock_map_pages,
+	.unmap_pages	= mock_unmap_pages,
+	.iotlb_sync	= mock_iotlb_sync,
+	.iova_to_phys	= mock_iova_to_phys,
+	.free		= mock_free,
+};
+
+/* A domain to be freed with iommu_domain_free(). */
+static struct mock_domain *mock_alloc(const struct mock_kind *kind)
+{
+	struct mock_domain *mock = kzalloc_obj(*mock, GFP_KERNEL);
+
+	if (!mock)
+		return NULL;
+	mock->kind = kind;
+	mt_init(&mock->leaves);
+	INIT_LIST_HEAD(&mock->stale);
+	mock->domain.type = IOMMU_DOMAIN_UNMANAGED;
+	mock->domain.ops = &mock_domain_ops;
+	mock->domain.pgsize_bitmap = kind->pgsizes;
+	mock->domain.geometry.aperture_end = BIT_ULL(57) - 1;
+	mock->domain.geometry.force_aperture = true;
+	return mock;
+}
+
+/* Nothing may be reachable any more but what is mapped. */
+static void mock_expect_synced(struct kunit *test, struct mock_domain *mock)
+{
+	KUNIT_EXPECT_TRUE(test, list_empty(&mock->stale));
+}
+
+/* All of [@first, @last] translates to what follows @pfn, 0 is nothing. */
+static bool mock_translates(struct mock_domain *mock, unsigned long first,
+			    unsigned long last, unsigned long pfn, int prot)
+{
+	struct mock_leaf *leaf;
+	unsigned long index;
+
+	if (!pfn) {
+		index = first;
+		leaf = mt_find(&mock->leaves, &index, last);
+		return !leaf;
+	}
+	for (index = first; index <= last; index = leaf->last + 1) {
+		leaf = mock_leaf_at(mock, index);
+		if (!leaf || leaf->prot != prot ||
+		    leaf->pfn + index - leaf->first != pfn + index - first)
+			return false;
+	}
+	return true;
+}
+
+/* The number of pages of the largest leaf in [@first, @last], 0 if none. */
+static unsigned long mock_largest_leaf(struct mock_domain *mock,
+				       unsigned long first, unsigned long last)
+{
+	unsigned long index = first, largest = 0;
+	struct mock_leaf *leaf;
+
+	mt_for_each(&mock->leaves, leaf, index, last)
+		largest = max(largest, leaf->last - leaf->first + 1);
+	return largest;
+}
+
+/*
+ * Memory
+ */
+
+/**
+ * struct mock_memory - pages whose pins can be counted one by one
+ * @npages: number of pages
+ * @pages: the pages in the order of user space; physically they come in blocks
+ *	of MAX_ORDER_NR_PAGES
+ * @vaddr: where they are in the test's address space
+ * @limit: pages that are there, behind them is nothing
+ */
+struct mock_memory {
+	unsigned long npages;
+	struct page **pages;
+	unsigned long vaddr;
+	unsigned long limit;
+};
+
+static int mock_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	struct mock_memory *memory = file->private_data;
+	unsigned long i;
+	int ret = 0;
+
+	for (i = 0; i < memory->limit && !ret; i++)
+		ret = vm_insert_page(vma, vma->vm_start + (i << PAGE_SHIFT),
+				     memory->pages[i]);
+	return ret;
+}
+
+static const struct file_operations mock_memory_fops = {
+	.owner	= THIS_MODULE,
+	.mmap	= mock_mmap,
+};
+
+static void mock_memory_free(void *data)
+{
+	struct mock_memory *memory = data;
+	unsigned long i;
+
+	for (i = 0; i < memory->npages; i++) {
+		if (!memory->pages[i])
+			continue;
+		if (mock_pins(page_to_pfn(memory->pages[i])))
+			mock_error("page %lu is left pinned", i);
+		__free_page(memory->pages[i]);
+	}
+	kvfree(memory->pages);
+	kfree(memory);
+}
+
+/* Pages that are physically contiguous in blocks of 1 << @order. */
+static struct mock_memory *mock_memory_alloc(struct kunit *test,
+					     unsigned long npages,
+					     unsigned int order)
+{
+	struct mock_memory *memory = kzalloc_obj(*memory, GFP_KERNEL);
+	unsigned long i, j;
+	struct page *block;
+
+	KUNIT_ASSERT_NOT_NULL(test, memory);
+	memory->npages = npages;
+	memory->limit = npages;
+	memory->pages = kvcalloc(npages, sizeof(*memory->pages), GFP_KERNEL);
+	if (!memory->pages)
+		memory->npages = 0;
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, mock_memory_free,
+							memory), 0);
+	KUNIT_ASSERT_NOT_NULL(test, memory->pages);
+	for (i = 0; i < npages; i += BIT(order)) {
+		block = alloc_pages(GFP_KERNEL | __GFP_ZERO, order);
+		KUNIT_ASSERT_NOT_NULL(test, block);
+		split_page(block, order);
+		for (j = 0; j < BIT(order); j++) {
+			if (i + j < npages)
+				memory->pages[i + j] = block + j;
+			else
+				__free_page(block + j);
+		}
+	}
+	return memory;
+}
+
+static unsigned long mock_memory_pfn(const struct mock_memory *memory,
+				     unsigned long i)
+{
+	return page_to_pfn(memory->pages[i]);
+}
+
+/* Map a file in the test's own address space. */
+static unsigned long mock_map_file(struct kunit *test, const char *name,
+				   const struct file_operations *fops,
+				   void *data, unsigned long npages,
+				   unsigned long prot)
+{
+	struct file *file = anon_inode_getfile(name, fops, data, O_RDWR);
+	unsigned long vaddr;
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	vaddr = kunit_vm_mmap(test, file, 0, npages << PAGE_SHIFT, prot,
+			      MAP_SHARED, 0);
+	fput(file);
+	KUNIT_ASSERT_NE(test, vaddr, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
+	return vaddr;
+}
+
+/* Make the pages user memory of the test. */
+static void mock_memory_map(struct kunit *test, struct mock_memory *memory,
+			    unsigned long prot)
+{
+	memory->vaddr = mock_map_file(test, "[mock memory]", &mock_memory_fops,
+				      memory, memory->npages, prot);
+}
+
+/* How many pins there are on all of the pages together. */
+static unsigned long mock_memory_pins(const struct mock_memory *memory)
+{
+	unsigned long i, n = 0;
+
+	for (i = 0; i < memory->npages; i++)
+		n += mock_pins(mock_memory_pfn(memory, i));
+	return n;
+}
+
+#endif /* __VFIO_DMA_MOCK_H */
