@@ -19,7 +19,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 bindir=${TYPE1V3_BINDIR:-$here}
 tests=("$@")
 [ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_dma_test
-	type1v3_cut_test)
+	type1v3_cut_test type1v3_batch_test type1v3_emulated_test type1v3_dirty_test
+	type1v3_vaddr_test)
 
 die() {
 	echo "Bail out! $*"
@@ -39,6 +40,7 @@ load vfio_pci
 load vfio_iommu_type1
 [ -d /sys/module/vfio_iommu_type1v3 ] || load vfio_dma
 load vfio_iommu_type1v3
+load vfio_emulated_test
 
 # only VT-d and AMD's IOMMU remap interrupts
 case $(echo /sys/class/iommu/*) in

@@ -6,7 +6,11 @@ TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 	type1v3_uapi_test \
 	type1v3_limits_test \
 	type1v3_dma_test \
-	type1v3_cut_test)
+	type1v3_cut_test \
+	type1v3_batch_test \
+	type1v3_emulated_test \
+	type1v3_dirty_test \
+	type1v3_vaddr_test)
 # selfdir comes from ../lib.mk
 TYPE1V3_CFLAGS ?= -I$(selfdir)
 
@@ -15,6 +19,7 @@ TEST_GEN_PROGS_EXTENDED += $(TYPE1V3_TESTS)
 
 all: $(TYPE1V3_TESTS)
 
-$(TYPE1V3_TESTS): $(OUTPUT)/%: %.c type1v3_lib.c type1v3_nvme.c type1v3_lib.h type1v3_harness.h
+$(TYPE1V3_TESTS): $(OUTPUT)/%: %.c type1v3_lib.c type1v3_nvme.c type1v3_emulated.c \
+		type1v3_lib.h type1v3_emulated.h type1v3_harness.h
 	$(CC) -std=gnu11 -O2 -Wall -Werror -D_GNU_SOURCE= $(TYPE1V3_CFLAGS) \
 		$(KHDR_INCLUDES) $(filter %.c,$^) -pthread -o $@
