@@ -157,6 +157,9 @@ static_assert(sizeof(struct vfio_xa_dma_elem) == 16);
 static_assert(BITS_PER_LONG == 64);
 static_assert(ARRAY_MAX_SHIFT % XA_CHUNK_SHIFT == 0);
 
+/* Arrays of this order are not worth making smaller. */
+#define SHRINK_MIN_ORDER	2
+
 /* So many page slots in use, or less, become an array again. */
 #define PAGES_SPARSE		24
 
@@ -526,7 +529,8 @@ static void array_shrink(struct slot *slot)
 {
 	struct vfio_xa_dma_elem *a = slot->entry;
 
-	if (unlikely(array_nr(a) <= 1U << array_order(a) >> 2))
+	if (unlikely(array_nr(a) <= 1U << array_order(a) >> 2 &&
+		     array_order(a) > SHRINK_MIN_ORDER))
 		array_resize(slot, array_order(a) - 1, GFP_TRY);
 }
 

@@ -213,14 +213,30 @@ static void shape_mutate(struct shape *s)
 static bool search(unsigned int seconds)
 {
 	/* What is known to be bad: clusters, far from each other. */
-	struct shape worst = {
-		.pages = 1, .words = 1,
-		.n = { 257, 1, 1, 1, 16 }, .stride = { 1, 0, 0, 0, 1UL << 48 },
+	static const struct shape known[] = {
+		{ .pages = 1, .words = 1,
+		  .n = { 257, 1, 1, 1, 16 }, .stride = { 1, 0, 0, 0, BIT(48) } },
+		{ .pages = 1, .words = 1,
+		  .n = { 17, 51, 4, 4, 1 }, .stride = { 2, 64, 0x13000, BIT(48), 0 } },
+		{ .pages = 1, .words = 1, .base = 0xa25bb2b1c7f19, .order = 1,
+		  .n = { 6, 2, 17, 8, 3 },
+		  .stride = { BIT(50), 0x70000, 2, 64, 5UL << 48 } },
 	};
-	struct shape here = worst;
-	double worst_score = shape_score(&worst), here_score = worst_score;
+	struct shape worst = known[0], here = worst;
+	double worst_score = 0, here_score;
 	time_t end = time(NULL) + seconds;
 	unsigned long tries = 0, idle = 0;
+	unsigned int k;
+
+	for (k = 0; k < ARRAY_SIZE(known); k++) {
+		here_score = shape_score(&known[k]);
+		if (here_score > worst_score) {
+			worst = known[k];
+			worst_score = here_score;
+		}
+	}
+	here = worst;
+	here_score = worst_score;
 
 	while (time(NULL) < end) {
 		struct shape next = here;
