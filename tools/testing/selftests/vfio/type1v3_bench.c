@@ -1,0 +1,551 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What mapping costs: time and kernel memory, side by side for type1v2,
+ * type1v3, iommufd's own interface and iommufd behind the container interface.
+ *
+ *	type1v3_bench [-s] PCI-ADDRESS		measure; -s: the short form
+ *	type1v3_bench -l BACKEND [-c CASE] PCI-ADDRESS
+ *						map and unmap for ever
+ *
+ * Time is that of CLOCK_MONOTONIC, in ns. In a virtual machine whose clock
+ * counts instructions that is a number of instructions; elsewhere it is noise.
+ *
+ * Every case gets a new container, and goes through its operations twice. The
+ * first time memory is measured, and IO page tables come into being; the second
+ * time counts for the time. Memory is what all slab caches, the per-CPU and the
+ * vmalloc allocator have given out in the whole system. IO page tables come from
+ * none of these.
+ *
+ * Standard output is CSV: case,measure,backend,value, where measure is map or
+ * unmap (ns per page) or memory (bytes per page).
+ */
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <linux/iommufd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "type1v3_lib.h"
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* iommufd without a container */
+#define NATIVE		0UL
+
+struct backend {
+	const char *name, *container;
+	unsigned long type;
+	struct container c;
+	int device;
+	__u32 ioas;
+};
+
+static struct backend backends[] = {
+	{ "type1v2", "/dev/vfio/vfio", VFIO_TYPE1v2_IOMMU },
+	{ "iommufd", "/dev/iommu", NATIVE },
+	{ "compat", "/dev/iommu", VFIO_TYPE1v2_IOMMU },
+	{ "type1v3", "/dev/vfio/vfio", VFIO_TYPE1v3_IOMMU },
+};
+
+static const char *bdf;
+
+/* The character device that iommufd wants instead of a group */
+static int open_cdev(void)
+{
+	char path[512];
+	glob_t g;
+	int fd;
+
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/vfio-dev/vfio*", bdf);
+	if (glob(path, 0, NULL, &g))
+		errx(1, "no %s", path);
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s",
+		 strrchr(g.gl_pathv[0], '/') + 1);
+	globfree(&g);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		err(1, "%s", path);
+	return fd;
+}
+
+static void backend_open(struct backend *b)
+{
+	int ret;
+
+	container_init(&b->c);
+	b->c.fd = open(b->container, O_RDWR | O_CLOEXEC);
+	if (b->c.fd < 0)
+		err(1, "%s", b->container);
+
+	if (b->type == NATIVE) {
+		struct vfio_device_bind_iommufd bind = {
+			.argsz = sizeof(bind),
+			.iommufd = b->c.fd,
+		};
+		struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
+		struct vfio_device_attach_iommufd_pt attach = {
+			.argsz = sizeof(attach),
+		};
+
+		b->device = open_cdev();
+		if (ioctl(b->device, VFIO_DEVICE_BIND_IOMMUFD, &bind) ||
+		    ioctl(b->c.fd, IOMMU_IOAS_ALLOC, &alloc))
+			err(1, "%s: no address space", b->name);
+		b->ioas = alloc.out_ioas_id;
+		attach.pt_id = b->ioas;
+		if (ioctl(b->device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
+			err(1, "%s: attach", b->name);
+		return;
+	}
+
+	ret = container_attach(&b->c, bdf);
+	if (!ret && ioctl(b->c.fd, VFIO_SET_IOMMU, b->type))
+		ret = -errno;
+	/* behind iommufd the device joins only when it is opened */
+	if (!ret) {
+		b->device = container_device(&b->c, bdf);
+		if (b->device < 0)
+			ret = b->device;
+	}
+	if (ret)
+		errx(1, "%s: %s", b->name, strerror(-ret));
+}
+
+static void backend_close(struct backend *b)
+{
+	close(b->device);
+	container_close(&b->c);
+}
+
+static void map(struct backend *b, __u64 iova, void *va, size_t size,
+		__u32 flags)
+{
+	struct iommu_ioas_map map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 (flags == RW ? IOMMU_IOAS_MAP_WRITEABLE : 0),
+		.ioas_id = b->ioas,
+		.user_va = (uintptr_t)va,
+		.length = size,
+		.iova = iova,
+	};
+	int ret;
+
+	if (b->type == NATIVE)
+		ret = ioctl(b->c.fd, IOMMU_IOAS_MAP, &map) ? -errno : 0;
+	else
+		ret = dma_map(&b->c, iova, va, size, flags);
+	if (ret)
+		errx(1, "%s: %zu bytes not mapped at %#llx: %s", b->name, size,
+		     iova, strerror(-ret));
+}
+
+static bool try_unmap(struct backend *b, __u64 iova, size_t size)
+{
+	struct iommu_ioas_unmap unmap = {
+		.size = sizeof(unmap),
+		.ioas_id = b->ioas,
+		.iova = iova,
+		.length = size,
+	};
+
+	if (b->type == NATIVE)
+		return !ioctl(b->c.fd, IOMMU_IOAS_UNMAP, &unmap) &&
+		       unmap.length == size;
+	return dma_unmap(&b->c, iova, size) == (__s64)size;
+}
+
+static void unmap(struct backend *b, __u64 iova, size_t size)
+{
+	if (!try_unmap(b, iova, size))
+		errx(1, "%s: %zu bytes not unmapped at %#llx", b->name, size,
+		     iova);
+}
+
+static __u64 now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+static void report(const char *name, const char *measure,
+		   const struct backend *b, double total, size_t npages)
+{
+	printf("%s,%s,%s,%.3f\n", name, measure, b->name, total / npages);
+	fflush(stdout);
+}
+
+/* Give back what nobody uses; what waits for RCU is freed while we sleep */
+static void shrink_slabs(void)
+{
+	static const char all[] = "/sys/kernel/slab/*/shrink";
+	glob_t g;
+
+	usleep(100000);
+	if (glob(all, 0, NULL, &g))
+		errx(1, "no %s", all);
+	for (size_t i = 0; i < g.gl_pathc; i++) {
+		int fd = open(g.gl_pathv[i], O_WRONLY | O_CLOEXEC);
+
+		if (fd < 0 || write(fd, "1", 1) != 1)
+			err(1, "%s", g.gl_pathv[i]);
+		close(fd);
+	}
+	globfree(&g);
+}
+
+static double kernel_memory(void)
+{
+	double bytes = 0, kib, objects, per_slab, pages;
+	char line[256];
+	FILE *f;
+
+	shrink_slabs();
+	shrink_slabs();
+
+	/*
+	 * Not whole slabs: a hole that somebody else has left would make an
+	 * object cost nothing. Each costs its share of a slab.
+	 */
+	f = fopen("/proc/slabinfo", "re");
+	if (!f)
+		err(1, "slabinfo");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%*s %lf %*f %*f %lf %lf", &objects,
+			   &per_slab, &pages) == 3)
+			bytes += objects * pages * PAGE / per_slab;
+	}
+	fclose(f);
+
+	f = fopen("/proc/meminfo", "re");
+	if (!f)
+		err(1, "meminfo");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Percpu: %lf", &kib) == 1 ||
+		    sscanf(line, "VmallocUsed: %lf", &kib) == 1)
+			bytes += kib * KIB;
+	}
+	fclose(f);
+	return bytes;
+}
+
+/* The numbers below n in no order */
+static __u32 *shuffled(size_t n, __u64 seed)
+{
+	__u32 *a = calloc(n, sizeof(*a));
+
+	if (!a)
+		err(1, "memory");
+	for (size_t i = 0; i < n; i++) {
+		size_t j = prng(&seed) % (i + 1);
+
+		a[i] = a[j];
+		a[j] = i;
+	}
+	return a;
+}
+
+/* What there is to map: as the kernel hands it out, in no order, and huge */
+static struct mem small, scattered, huge;
+
+static void alloc_memory(size_t size)
+{
+	__u32 *order;
+
+	/* huge pages while there are some */
+	if (mem_alloc(&huge, MEM_THP, size) ||
+	    mem_alloc(&small, MEM_4K, size) ||
+	    mem_alloc(&scattered, MEM_4K, 64 * MIB))
+		errx(1, "not enough memory");
+	for (size_t i = 0; i < size; i += PAGE)
+		small.va[i] = 1;
+	order = shuffled(scattered.size / PAGE, 1);
+	for (size_t i = 0; i < scattered.size / PAGE; i++)
+		scattered.va[order[i] * PAGE] = 1;
+	free(order);
+}
+
+/*
+ * One page with each ioctl
+ */
+
+enum {
+	SHUFFLED	= 1 << 0,	/* in no order */
+	DIFFERENT	= 1 << 1,	/* no two with the same vaddr - IOVA */
+	READONLY	= 1 << 2,
+	HUGE		= 1 << 3,	/* of huge pages */
+	MANY		= 1 << 4,	/* many, as each takes very little memory */
+};
+
+static const struct page_case {
+	const char *name;
+	unsigned int stride;	/* IOVA pages for each page; 0: a random half */
+	unsigned int flags;
+} page_cases[] = {
+	{ "linear", 1, MANY },
+	{ "shuffled", 1, SHUFFLED },
+	{ "readonly", 1, READONLY },
+	{ "huge", 1, HUGE },
+	{ "different", 1, SHUFFLED | DIFFERENT },
+	{ "half", 0, SHUFFLED | DIFFERENT },
+	{ "1-in-16", 16, SHUFFLED | DIFFERENT },
+	{ "1-in-64", 64, SHUFFLED | DIFFERENT },
+	{ "1-in-512", 512, SHUFFLED | DIFFERENT },
+	{ "1-in-4096", 4096, SHUFFLED | DIFFERENT },
+};
+
+struct page {
+	__u64 iova;
+	void *va;
+};
+
+static struct page *make_pages(const struct page_case *p, size_t n)
+{
+	__u32 *order = shuffled(p->stride ? n : 2 * n, 2), *other = shuffled(n, 3);
+	struct page *pages = calloc(n, sizeof(*pages));
+	const struct mem *m = p->flags & HUGE ? &huge : &small;
+
+	if (!pages)
+		err(1, "memory");
+	for (size_t i = 0; i < n; i++) {
+		size_t slot = p->flags & SHUFFLED ? order[i] : i;
+
+		pages[i].iova = TEST_IOVA + slot * (p->stride ?: 1) * PAGE;
+		pages[i].va = m->va + (p->flags & DIFFERENT ? other[i] : slot) * PAGE;
+	}
+	free(order);
+	free(other);
+	return pages;
+}
+
+static double map_pages(struct backend *b, const struct page *pages, size_t n,
+			__u32 flags)
+{
+	__u64 start = now();
+
+	for (size_t i = 0; i < n; i++)
+		map(b, pages[i].iova, pages[i].va, PAGE, flags);
+	return now() - start;
+}
+
+static double unmap_pages(struct backend *b, const struct page *pages, size_t n)
+{
+	__u64 start = now();
+
+	for (size_t i = 0; i < n; i++)
+		unmap(b, pages[i].iova, PAGE);
+	return now() - start;
+}
+
+static void page_case(struct backend *b, const struct page_case *p, size_t n)
+{
+	size_t many = p->flags & MANY ? 4 * n : n;
+	__u32 flags = p->flags & READONLY ? RO : RW;
+	struct page *pages = make_pages(p, many);
+	double bytes;
+
+	backend_open(b);
+	bytes = kernel_memory();
+	map_pages(b, pages, many, flags);
+	report(p->name, "memory", b, kernel_memory() - bytes, many);
+	unmap_pages(b, pages, many);
+
+	report(p->name, "map", b, map_pages(b, pages, n, flags), n);
+	report(p->name, "unmap", b, unmap_pages(b, pages, n), n);
+	backend_close(b);
+	free(pages);
+}
+
+/*
+ * All with one ioctl
+ */
+
+static double map_whole(struct backend *b, const struct mem *m, size_t size)
+{
+	__u64 start = now();
+
+	map(b, TEST_IOVA, m->va, size, RW);
+	return now() - start;
+}
+
+static double unmap_whole(struct backend *b, size_t size)
+{
+	__u64 start = now();
+
+	unmap(b, TEST_IOVA, size);
+	return now() - start;
+}
+
+static void whole_case(struct backend *b, const char *kind, const struct mem *m,
+		       size_t size)
+{
+	size_t npages = size / PAGE;
+	double bytes;
+	char name[64];
+	__u64 start;
+
+	backend_open(b);
+	snprintf(name, sizeof(name), "%zuM-%s", size / MIB, kind);
+	bytes = kernel_memory();
+	map_whole(b, m, size);
+	report(name, "memory", b, kernel_memory() - bytes, npages);
+	unmap_whole(b, size);
+
+	report(name, "map", b, map_whole(b, m, size), npages);
+	report(name, "unmap", b, unmap_whole(b, size), npages);
+
+	/* page by page, where that can be done at all */
+	map_whole(b, m, size);
+	start = now();
+	if (try_unmap(b, TEST_IOVA, PAGE)) {
+		for (size_t i = 1; i < npages; i++)
+			unmap(b, TEST_IOVA + i * PAGE, PAGE);
+		strcat(name, "-by-page");
+		report(name, "unmap", b, now() - start, npages);
+	}
+	backend_close(b);
+}
+
+/*
+ * One page, in a container that has many already: every other page of a range,
+ * no two with the same vaddr - IOVA. The page goes between two of them.
+ */
+static void fill_case(struct backend *b, size_t max, size_t nops)
+{
+	static const size_t levels[] = { 1 << 10, 1 << 14, 1 << 18, 1 << 20 };
+	size_t nsmall = scattered.size / PAGE, filled = 0;
+	struct page *pages = calloc(nops, sizeof(*pages));
+	__u32 *order = shuffled(nops, 4);
+	double bytes;
+	char name[64];
+	__u64 seed = 5;
+
+	if (!pages)
+		err(1, "memory");
+	backend_open(b);
+	bytes = kernel_memory();
+	for (size_t i = 0; i < ARRAY_SIZE(levels) && levels[i] <= max; i++) {
+		for (; filled < levels[i]; filled++)
+			map(b, TEST_IOVA + 2 * filled * PAGE,
+			    scattered.va + prng(&seed) % nsmall * PAGE, PAGE, RW);
+		snprintf(name, sizeof(name), "filled-%zuk", filled / 1024);
+		report(name, "memory", b, kernel_memory() - bytes, filled);
+
+		for (size_t j = 0; j < nops; j++) {
+			size_t slot = order[j] * filled / nops;
+
+			pages[j].iova = TEST_IOVA + (2 * slot + 1) * PAGE;
+			pages[j].va = small.va + j * PAGE;
+		}
+		map_pages(b, pages, nops, RW);
+		unmap_pages(b, pages, nops);
+		report(name, "map", b, map_pages(b, pages, nops, RW), nops);
+		report(name, "unmap", b, unmap_pages(b, pages, nops), nops);
+	}
+	backend_close(b);
+	free(order);
+	free(pages);
+}
+
+/*
+ * Pages that are pinned again and again count as active ones, and becoming one
+ * has its price. Files that are opened for the first time stay in caches.
+ */
+static void warm_up(void)
+{
+	const struct mem *mem[] = { &small, &scattered, &huge };
+	struct backend *b = &backends[0];
+
+	backend_open(b);
+	for (size_t i = 0; i < 3 * ARRAY_SIZE(mem); i++) {
+		map_whole(b, mem[i / 3], mem[i / 3]->size);
+		unmap_whole(b, mem[i / 3]->size);
+	}
+	backend_close(b);
+	kernel_memory();
+}
+
+/* For a profile: the same again and again, from when "steady" is printed */
+static void loop(const char *backend, const char *name)
+{
+	const size_t n = 256;
+
+	if (mem_alloc(&small, MEM_4K, n * PAGE) ||
+	    mem_alloc(&huge, MEM_THP, 2 * MIB))
+		errx(1, "memory");
+	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(page_cases); j++) {
+			struct backend *b = &backends[i];
+			const struct page_case *p = &page_cases[j];
+			__u32 flags = p->flags & READONLY ? RO : RW;
+			struct page *pages;
+
+			if (strcmp(b->name, backend) || strcmp(p->name, name))
+				continue;
+			pages = make_pages(p, n);
+			backend_open(b);
+			for (int round = 0;; round++) {
+				map_pages(b, pages, n, flags);
+				unmap_pages(b, pages, n);
+				if (round == 2) {
+					puts("steady");
+					fflush(stdout);
+				}
+			}
+		}
+	}
+	errx(2, "no such backend or case");
+}
+
+int main(int argc, char **argv)
+{
+	size_t npages = 16384, max_fill = 1024 * 1024, memory = GIB;
+	const char *backend = NULL, *name = "linear";
+	int opt;
+
+	while ((opt = getopt(argc, argv, "sl:c:")) != -1) {
+		if (opt == 's') {
+			npages = 4096;
+			max_fill = 16 * 1024;
+			memory = 64 * MIB;
+		} else if (opt == 'l') {
+			backend = optarg;
+		} else if (opt == 'c') {
+			name = optarg;
+		} else {
+			return 2;
+		}
+	}
+	if (optind != argc - 1)
+		errx(2, "usage: type1v3_bench [-s | -l BACKEND [-c CASE]] PCI-ADDRESS");
+	bdf = argv[optind];
+	if (backend)
+		loop(backend, name);
+
+	alloc_memory(memory);
+	warm_up();
+	for (size_t i = 0; i < ARRAY_SIZE(page_cases); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
+			page_case(&backends[j], &page_cases[i], npages);
+	}
+	for (size_t size = 64 * MIB; size <= memory; size *= 4) {
+		for (size_t j = 0; j < ARRAY_SIZE(backends); j++) {
+			whole_case(&backends[j], "small", &small, size);
+			whole_case(&backends[j], "huge", &huge, size);
+			if (size == scattered.size)
+				whole_case(&backends[j], "scattered", &scattered, size);
+		}
+	}
+	for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
+		fill_case(&backends[j], max_fill, 1024);
+	return 0;
+}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# gnuplot -e "dir='DIR'" bench.gnuplot: draws DIR/memory.dat and DIR/time.dat
+set terminal svg size 800,480 background rgb 'white'
+set datafile missing '-'
+set grid
+set key outside top center horizontal
+
+set output dir.'/memory.svg'
+set title 'Kernel memory per page mapped, no two pages with the same vaddr - IOVA'
+set xlabel 'one page mapped in ...'
+set ylabel 'bytes'
+set logscale x 2
+set logscale y
+set yrange [4:1000]
+set xtics (1, 2, 16, 64, 512, 4096)
+plot for [i = 2:5] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 \
+	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+
+reset
+set terminal svg size 1000,520 background rgb 'white'
+set datafile missing '-'
+set grid y
+set key outside top center horizontal
+set style data histograms
+set style histogram clustered gap 1
+set style fill solid 0.8 border -1
+set boxwidth 0.9
+set xtics rotate by -40 scale 0
+set ylabel 'instructions per page'
+set yrange [0:*]
+do for [op = 0:1] {
+	set output dir.'/'.(op ? 'unmap' : 'map').'.svg'
+	set title (op ? 'Unmap' : 'Map').': one 4 KiB page with each ioctl'
+	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-' %s/time.dat", dir) \
+		using (column(i + 4 * op)):xtic(1) \
+		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+
+	set output dir.'/'.(op ? 'unmap' : 'map').'-whole.svg'
+	set title (op ? 'Unmap' : 'Map').': all with one ioctl'
+	plot for [i = 2:5] sprintf("<grep -E '^[0-9]+M-' %s/time.dat | grep -v by-page", dir) \
+		using (column(i + 4 * op)):xtic(1) \
+		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+}

@@ -1,0 +1,97 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# bench.sh [--short] [-n] [-o DIR]
+#
+# Measures what mapping costs on type1v2, iommufd and type1v3, in one machine
+# whose clock counts instructions, and prints tables. DIR (bench-out in the
+# cache) gets bench.csv, the tables and charts. With --short it takes about two
+# minutes, draws nothing, and fails when type1v3 has become worse in relation to
+# type1v2 by more than a tenth of what bench-reference.csv says. With -n the
+# kernel and the modules are not built again. What DIR/ratios.csv says after a
+# short run becomes the reference by copying it.
+#
+# bench.sh --profile BACKEND[:CASE] [-n] [-o DIR]
+#
+# Writes to DIR/profile-BACKEND-CASE.txt where the instructions of mapping and
+# unmapping one page go. CASE is a case of one page per ioctl, such as linear.
+set -euo pipefail
+. "$(dirname "$0")/../../../scripts/common.sh"
+
+VM=$TOP/tools/testing/vm
+SELFTESTS=$TOP/tools/testing/selftests/vfio
+out=$CACHE/bench-out
+short='' profile='' as_is=()
+while [ $# != 0 ]; do
+	case $1 in
+	--short) short=1 ;;
+	--profile) profile=${2:?}; shift ;;
+	-n) as_is=(-n) ;;
+	-o) out=${2:?}; shift ;;
+	*) die "usage: bench.sh [--short | --profile BACKEND[:CASE]] [-n] [-o DIR]" ;;
+	esac
+	shift
+done
+mkdir -p "$out"
+
+bin=$CACHE/bench
+build() {
+	local tree
+
+	tree=$("$TOP/scripts/fetch.sh" source)
+	mkdir -p "$bin/build"
+	# iommufd is newer than the distribution's headers
+	make -s -C "$tree/src" O="$bin/build" INSTALL_HDR_PATH="$bin/headers" headers_install
+	gcc -std=gnu11 -O2 -Wall -Werror -D_GNU_SOURCE= -I"$TOP/include/uapi" \
+		-isystem "$bin/headers/include" -o "$bin/type1v3_bench" "$SELFTESTS"/type1v3_{bench,lib}.c
+}
+with_lock bench build >&2
+
+# Without fast string instructions, of which each byte would count as one.
+boot() { # MIB SECONDS OPTIONS... -- BENCH-ARGS...
+	local mib=$1 seconds=$2 options=()
+
+	shift 2
+	while [ "$1" != -- ]; do options+=("$1"); shift; done
+	shift
+	"$VM/boot.sh" "${as_is[@]}" -k lean -m "$mib" -t "$seconds" -q "-icount shift=0,sleep=off" \
+		-q "-cpu max,la57=off,erms=off" -q "-device edu" \
+		"${options[@]}" "$VM/bench-guest.sh" "$bin/type1v3_bench" "$@"
+}
+
+if [ -n "$profile" ]; then
+	backend=${profile%%:*}
+	case=linear
+	[ "$backend" = "$profile" ] || case=${profile#*:}
+	run=$(mktemp -d "$CACHE/profile.XXXXXX")
+	trap 'rm -rf "$run"' EXIT
+	# the machine ends when there is enough of a trace, which boot.sh cannot know
+	boot 2048 300 -p nokaslr -q "-qmp unix:$run/qmp,server,nowait -D $run/trace" \
+		-- -l "$backend" -c "$case" >"$run/output" 2>"$run/errors" &
+	python3 "$VM/profile.py" "$run" >"$out/profile-$backend-$case.txt" || {
+		cat "$run/errors" >&2
+		die "no profile"
+	}
+	wait || true
+	say "see $out/profile-$backend-$case.txt"
+	exit 0
+fi
+
+# CSV goes to the file, and a sign of life to the terminal
+csv=$out/bench.csv
+if [ -n "$short" ]; then
+	boot 2048 600 -- -s
+else
+	boot 4096 3000 --
+fi | tee "$csv.new" | awk -F , '$1 != last { print last = $1 >"/dev/stderr" }'
+grep -E '^[^,]+,(map|unmap|memory),[^,]+,[0-9.-]+\r?$' "$csv.new" | tr -d '\r' >"$csv"
+rm "$csv.new"
+
+awk -v ratios=1 -f "$VM/bench.awk" "$csv" >"$out/ratios.csv"
+awk -v data="$out" -f "$VM/bench.awk" "$csv" | tee "$out/bench.txt"
+if [ -n "$short" ]; then
+	awk -v reference="$VM/bench-reference.csv" -f "$VM/bench.awk" "$csv"
+else
+	gnuplot -e "dir='$out'" "$VM/bench.gnuplot"
+	say "tables and charts are in $out"
+fi
