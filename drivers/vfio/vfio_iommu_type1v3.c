@@ -373,6 +373,36 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 	return ret;
 }
 
+/* What pages have in common that one superpage can hold */
+#define VFIO_TYPE1V3_STRETCH_FLAGS \
+	(VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG | \
+	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING)
+
+/*
+ * As vfio_xa_dma_next(), but neighbouring runs that could share a superpage are
+ * one: words can differ in the middle of one, when a part is dirty or has been
+ * given other user memory.  Of the word, only those flags count.
+ */
+static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
+				      unsigned long first, unsigned long last,
+				      struct vfio_xa_dma_run *stretch)
+{
+	struct vfio_xa_dma_run run;
+
+	if (!vfio_xa_dma_next(&container->store, first, last, stretch))
+		return false;
+
+	while (stretch->last < last &&
+	       vfio_xa_dma_next(&container->store, stretch->last + 1, last,
+				&run) &&
+	       run.first == stretch->last + 1 &&
+	       !((run.word ^ stretch->word) & VFIO_TYPE1V3_STRETCH_FLAGS)) {
+		stretch->last = run.last;
+		cond_resched();
+	}
+	return true;
+}
+
 /*
  * Take pages without holes out of the IO page tables, but not out of the store.
  * Returns how many are, or will be, unpinned.
@@ -386,8 +416,8 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 	struct vfio_xa_dma_run run;
 
 	do {
-		if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, first,
-						   last, &run)))
+		if (WARN_ON_ONCE(!vfio_type1v3_next_stretch(container, first,
+							    last, &run)))
 			break;
 		unpinned += vfio_dma_unmap(space, vfio_type1v3_iova(run.first),
 					   vfio_type1v3_run_pages(&run),
@@ -435,7 +465,7 @@ static unsigned long vfio_type1v3_count_invalid(struct vfio_type1v3 *container,
 	return n;
 }
 
-/* Unmap a run, or as much around it as must go.  Counts pages and unpinned. */
+/* Unmap a stretch, or as much around it as must go.  Counts pages and unpinned. */
 static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 				  struct vfio_xa_dma_run *run,
 				  unsigned long *npages,
@@ -462,11 +492,16 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 	vfio_xa_dma_prepare(&container->store, first, last,
 			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 
-	if (has_domain)
+	if (has_domain && !ret)
+		*unpinned += vfio_dma_unmap(&container->space,
+					    vfio_type1v3_iova(first),
+					    last - first + 1,
+					    !(run->word & VFIO_XA_DMA_PFNMAP),
+					    run->word & VFIO_XA_DMA_WRITE);
+	if (ret) {
 		*unpinned += vfio_type1v3_unmap_iommu(container,
 						      &container->space,
 						      first, last);
-	if (ret) {
 		vfio_dma_unmap_flush(&container->space);
 		vfio_dma_forget_lost(&container->space);
 		/* What has been added may be in use by emulated devices. */
@@ -543,7 +578,7 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
 
-	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING)) {
 			/* Without a domain the size makes no difference. */
 			if (vfio_type1v3_has_domain(container))
@@ -615,7 +650,7 @@ static void vfio_type1v3_unpin_upto(struct vfio_type1v3 *container,
 	unsigned long unpinned = 0, first = 0, extra;
 	struct vfio_xa_dma_run run;
 
-	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			unpinned += vfio_type1v3_unmap_iommu(container, space,
 							     run.first,
@@ -899,27 +934,25 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 				    struct vfio_dma_pin *pin,
 				    unsigned long word, unsigned long *pinned)
 {
+	unsigned long first, last, set, clear;
 	struct vfio_dma_extent extent;
-	unsigned long first;
 	int ret = 0;
 
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
+		last = first + extent.npages - 1;
+		set = extent.pfnmap ? VFIO_XA_DMA_PFNMAP : 0;
+		clear = VFIO_XA_DMA_PFNMAP & ~set;
+
 		/* Pins are of ordinary pages, whatever is there by now. */
-		if (extent.pfnmap &&
-		    vfio_type1v3_count_pins(container, first,
-					    first + extent.npages - 1))
+		if (set && vfio_type1v3_count_pins(container, first, last))
 			ret = -EINVAL;
-		else if (extent.pfnmap != !!(word & VFIO_XA_DMA_PFNMAP)) {
+		else if (set != (word & VFIO_XA_DMA_PFNMAP))
 			ret = vfio_xa_dma_prepare(&container->store, first,
-						  first + extent.npages - 1,
-						  GFP_KERNEL_ACCOUNT);
-			if (!ret)
-				vfio_xa_dma_change(&container->store, first,
-					first + extent.npages - 1,
-					extent.pfnmap ? 0 : VFIO_XA_DMA_PFNMAP,
-					extent.pfnmap ? VFIO_XA_DMA_PFNMAP : 0);
-		}
+						  last, GFP_KERNEL_ACCOUNT);
+		if (!ret && set != (word & VFIO_XA_DMA_PFNMAP))
+			vfio_xa_dma_change(&container->store, first, last,
+					   clear, set);
 
 		ret = ret ?: vfio_dma_map(space, vfio_type1v3_iova(first),
 					  &extent, vfio_type1v3_prot(word),
@@ -1324,9 +1357,12 @@ static int vfio_type1v3_make_ranges(struct vfio_type1v3 *container,
 		start = max(start, d->domain->geometry.aperture_start);
 		end = min(end, d->domain->geometry.aperture_end);
 		list_for_each_entry(group, &vfio_type1v3_domain(d)->groups,
-				    next)
-			ret = ret ?: iommu_get_group_resv_regions(
-					group->iommu_group, &regions);
+				    next) {
+			if (ret)
+				goto out_free;
+			ret = iommu_get_group_resv_regions(group->iommu_group,
+							   &regions);
+		}
 	}
 	if (ret)
 		goto out_free;
@@ -1434,21 +1470,21 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 	struct vfio_dma_domain *other;
 	struct vfio_dma_extent extent;
 	struct vfio_xa_dma_run run;
+	dma_addr_t iova;
 	int ret;
 
 	other = list_first_entry(&container->space.domains,
 				 struct vfio_dma_domain, next);
-	while (vfio_xa_dma_next(&container->store, first, last, &run)) {
+	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
 		first = run.first;
 		while (first <= run.last &&
 		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
-			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other,
-					vfio_type1v3_iova(first),
-					run.last - first + 1, &extent)))
+			iova = vfio_type1v3_iova(first);
+			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
+								 run.last - first + 1,
+								 &extent)))
 				return -EINVAL;
-			ret = vfio_dma_domain_map(domain,
-						  vfio_type1v3_iova(first),
-						  &extent,
+			ret = vfio_dma_domain_map(domain, iova, &extent,
 						  vfio_type1v3_prot(run.word),
 						  run.word & VFIO_XA_DMA_BIG);
 			if (ret)
@@ -1473,8 +1509,8 @@ static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 	struct vfio_xa_dma_run run;
 	unsigned long first = 0;
 
-	while (vfio_xa_dma_next(&container->store, first,
-				VFIO_XA_DMA_LAST_INDEX, &run)) {
+	while (vfio_type1v3_next_stretch(container, first,
+					 VFIO_XA_DMA_LAST_INDEX, &run)) {
 		/* What has not been mapped yet is behind what has. */
 		while (run.first <= run.last &&
 		       vfio_dma_domain_lookup(domain,
@@ -1587,6 +1623,7 @@ static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 			       struct vfio_dma_domain *domain)
 {
 	struct vfio_type1v3_map *map;
+	unsigned long last;
 	int ret;
 
 	if (!vfio_type1v3_has_domain(container))
@@ -1597,10 +1634,10 @@ static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 	list_for_each_entry(map, &container->maps, next) {
 		if (ret)
 			break;
+		last = map->first + map->mapped - 1;
 		if (map->mapped)
 			ret = vfio_type1v3_replay_range(container, domain,
-					map->first,
-					map->first + map->mapped - 1, true);
+							map->first, last, true);
 	}
 	if (ret)
 		vfio_type1v3_clear_domain(container, domain);
@@ -2608,7 +2645,7 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
  * been told of yet must not be seen by an unmap, which would ask for them back.
  */
 static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
-				 unsigned long index, int prot,
+				 unsigned long index, int prot, bool alive,
 				 struct page **page)
 {
 	bool has_domain = vfio_type1v3_has_domain(container);
@@ -2640,6 +2677,8 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 		return 0;
 	}
 
+	if (!alive)
+		return -ENODEV;
 	if (!has_domain) {
 		ret = vfio_dma_charge(owner, 1);
 		if (ret)
@@ -2722,6 +2761,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	struct vfio_type1v3_group *group;
 	unsigned long first = iova >> PAGE_SHIFT;
 	struct mm_struct *mm;
+	bool alive;
 	int ret, i;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
@@ -2741,12 +2781,10 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	mm = container->owner.mm;
 	if (list_empty(&container->devices) || !mm)
 		goto out_unlock;
-	ret = -ENODEV;
-	if (!mmget_not_zero(mm))
-		goto out_unlock;
 
+	alive = mmget_not_zero(mm);
 	for (i = 0; i < npage; i++) {
-		ret = vfio_type1v3_pin_page(container, first + i, prot,
+		ret = vfio_type1v3_pin_page(container, first + i, prot, alive,
 					    &pages[i]);
 		if (ret)
 			goto err_unpin;
@@ -2767,7 +2805,8 @@ err_unpin:
 out_mmput:
 	mutex_unlock(&container->lock);
 	/* It may be the last one: not with the mutex. */
-	mmput(mm);
+	if (alive)
+		mmput(mm);
 	vfio_type1v3_put(container);
 	return ret;
 
