@@ -602,41 +602,37 @@ static void array_join(struct vfio_xa_dma_elem *a, unsigned int i, unsigned int 
 		array_remove(a, out + 1, j - out);
 }
 
-/* Replace the entry of the slot by a node, the slots of which hold @slots. */
+/*
+ * Replace the entry of the slot by a node, the slots of which hold @slots.
+ *
+ * xas_split() makes a node of 64 times the same. Nobody has seen the node, so it
+ * is filled here: to have xas_store() do it, slot by slot, would take more time
+ * than all else that is done to the pages in it.
+ */
 static int slot_split(struct slot *slot, void **slots, gfp_t gfp)
 {
 	struct xa_state xas = slot_state(slot);
-	unsigned int shift = slot_shift(slot), i, n;
-	unsigned long first = slot->index & ~slot_mask(slot);
-	void *fill = NULL;
-
-	for (i = 0; !fill; i++)
-		fill = slots[i];
+	unsigned int shift = slot_shift(slot), count = 0, nr_values = 0, i;
+	struct xa_node *node;
 
 	xas.xa_shift = shift - XA_CHUNK_SHIFT;
 	if (vfio_xa_dma_may_alloc(gfp))
-		xas_split_alloc(&xas, fill, shift, gfp);
+		xas_split_alloc(&xas, slot->entry, shift, gfp);
 	else
 		xas_set_err(&xas, -ENOMEM);
 	if (xas_error(&xas))
 		return xas_error(&xas);
 
 	xas_lock(&xas);
-	xas_split(&xas, fill, shift);
-	xas_set_order(&xas, first, shift - XA_CHUNK_SHIFT);
-	xas_load(&xas);
-	for (i = 0; i < XA_CHUNK_SIZE; i += n) {
-		n = 1;
-		if (slots[i] == fill)
-			continue;
-		if (!slots[i])
-			while (i + n < XA_CHUNK_SIZE && !slots[i + n])
-				n++;
-		xas.xa_index = first + ((unsigned long)i << xas.xa_shift);
-		xas.xa_offset = i;
-		xas.xa_sibs = n - 1;
-		xas_store(&xas, slots[i]);
+	xas_split(&xas, slot->entry, shift);
+	node = xa_to_node(node_slot(slot->node, node_offset(slot->node, slot->index)));
+	for (i = 0; i < XA_CHUNK_SIZE; i++) {
+		rcu_assign_pointer(node->slots[i], slots[i]);
+		count += !!slots[i];
+		nr_values += xa_is_value(slots[i]);
 	}
+	node->count = count;
+	node->nr_values = nr_values;
 	xas_unlock(&xas);
 	return 0;
 }
