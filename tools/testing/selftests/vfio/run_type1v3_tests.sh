@@ -20,7 +20,7 @@ bindir=${TYPE1V3_BINDIR:-$here}
 tests=("$@")
 [ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_dma_test
 	type1v3_cut_test type1v3_batch_test type1v3_emulated_test type1v3_dirty_test
-	type1v3_vaddr_test)
+	type1v3_vaddr_test type1v3_compare_test)
 
 die() {
 	echo "Bail out! $*"
@@ -41,6 +41,8 @@ load vfio_iommu_type1
 [ -d /sys/module/vfio_iommu_type1v3 ] || load vfio_dma
 load vfio_iommu_type1v3
 load vfio_emulated_test
+# where the processor and the kernel have it
+modprobe -qa kvm_intel kvm_amd
 
 # only VT-d and AMD's IOMMU remap interrupts
 case $(echo /sys/class/iommu/*) in
