@@ -93,6 +93,7 @@
 #include <linux/export.h>
 #include <linux/kernel.h>
 #include <linux/list.h>
+#include <linux/log2.h>
 #include <linux/minmax.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -744,12 +745,18 @@ static unsigned int node_count_runs(const struct xa_node *node, unsigned int lim
 	return nr;
 }
 
+/* Is there nothing but the node in its parent? */
+static bool node_is_alone(const struct xa_node *node)
+{
+	const struct xa_node *parent = rcu_dereference_raw(node->parent);
+
+	return parent && parent->count == 1;
+}
+
 /* A node of page slots in which there are too many to even think of it. */
 static bool node_is_dense(const struct xa_node *node)
 {
-	return node && !node->shift && node->count > PAGES_SPARSE &&
-	       rcu_access_pointer(node->parent) &&
-	       rcu_dereference_raw(node->parent)->count > 1;
+	return node && !node->shift && node->count > PAGES_SPARSE && !node_is_alone(node);
 }
 
 /*
@@ -781,8 +788,8 @@ static struct xa_node *node_is_sparse(const struct slot *slot, unsigned int *nr)
 }
 
 /*
- * The slot has become empty: if what is left of its node fits well into an
- * array in the parent, make it one. Fails silently.
+ * Something has been erased: if what is left in the node fits well into an array
+ * in the parent, make it one. Fails silently.
  */
 static void node_collapse(struct slot *slot)
 {
@@ -1065,7 +1072,7 @@ static void erase_pages(struct slot *slot, unsigned long last)
 	slot->node = xas_not_node(xas.xa_node) ? NULL : xas.xa_node;
 }
 
-/* Returns true if the slot has become empty. */
+/* Returns true if the node may have become sparse. */
 static bool erase_array(struct slot *slot, unsigned long last)
 {
 	struct vfio_xa_dma_elem *a = slot->entry;
@@ -1099,14 +1106,15 @@ static bool erase_array(struct slot *slot, unsigned long last)
 		array_free(slot->store, a, array_order(a));
 		return true;
 	}
-	if (n) {
-		array_remove(a, i, n);
-		array_shrink(slot);
-	}
-	return false;
+	if (!n)
+		return false;
+	array_remove(a, i, n);
+	array_shrink(slot);
+	/* Not each time; but a path of nodes for a few runs should not stay. */
+	return is_power_of_2(array_nr(slot->entry)) && node_is_alone(slot->node);
 }
 
-/* Erase the pages up to @last. Returns true if the slot has become empty. */
+/* Erase the pages up to @last. Returns true if the node may have become sparse. */
 static bool erase_slot(struct slot *slot, unsigned long last)
 {
 	if (!slot_shift(slot)) {

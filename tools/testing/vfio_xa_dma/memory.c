@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The memory which the store takes for a page, by pattern, and a search for
- * the pattern for which it takes most.
+ * The memory which the store takes for a page: by pattern, after erasing, and a
+ * search for the pattern for which it takes most.
  *
  *	memory [SECONDS-OF-SEARCH [SEED]]
  *
@@ -51,6 +51,65 @@ static bool table(void)
 			vfio_xa_dma_destroy(&store);
 		}
 	}
+	return ok;
+}
+
+/*
+ * What is left after erasing, at random, from clusters of pages all over the
+ * address space: the most bytes a page at any moment.
+ */
+#define ERASE_PAGES	(1UL << 15)
+#define ERASE_LEFT	1024
+#define ERASE_GOAL	128.0
+
+static bool erased(unsigned long cluster, unsigned long stride)
+{
+	static unsigned long index[ERASE_PAGES];
+	struct vfio_xa_dma store;
+	double worst = 0, bytes;
+	unsigned long i, j, t;
+	char name[64];
+
+	vfio_xa_dma_init(&store);
+	for (i = 0; i < ERASE_PAGES; i++) {
+		index[i] = i / cluster * ((VFIO_XA_DMA_LAST_INDEX + 1) / (ERASE_PAGES / cluster)) +
+			   i % cluster * stride;
+		if (vfio_xa_dma_insert(&store, index[i], index[i],
+				       vfio_xa_dma_word(0, i * 7919 << PAGE_SHIFT,
+							VFIO_XA_DMA_READ),
+				       GFP_KERNEL_ACCOUNT))
+			abort();
+	}
+	for (i = ERASE_PAGES - 1; i; i--) {
+		j = rnd(i + 1);
+		t = index[i];
+		index[i] = index[j];
+		index[j] = t;
+	}
+	for (i = 0; i < ERASE_PAGES - ERASE_LEFT; i++) {
+		if (vfio_xa_dma_prepare(&store, index[i], index[i], GFP_KERNEL_ACCOUNT))
+			abort();
+		vfio_xa_dma_erase(&store, index[i], index[i]);
+		bytes = (double)vfio_xa_dma_footprint(&store) / vfio_xa_dma_npages(&store);
+		if (bytes > worst)
+			worst = bytes;
+	}
+	vfio_xa_dma_destroy(&store);
+	snprintf(name, sizeof(name), "clusters of %lu, one page in %lu", cluster, stride);
+	return result(worst && worst <= ERASE_GOAL, name, "erased at random", worst,
+		      ERASE_GOAL);
+}
+
+static bool erased_all(void)
+{
+	static const unsigned long clusters[] = { 64, 512, 4096, ERASE_PAGES };
+	static const unsigned long strides[] = { 1, 16, 64 };
+	unsigned int i, j;
+	bool ok = true;
+
+	for (i = 0; i < ARRAY_SIZE(clusters); i++)
+		for (j = 0; j < ARRAY_SIZE(strides); j++)
+			ok &= erased(clusters[i], strides[j]);
 	return ok;
 }
 
@@ -294,6 +353,7 @@ int main(int argc, char **argv)
 	printf("# seed %llu\n", (unsigned long long)seed);
 	seed = seed * 0x9e3779b97f4a7c15 | 1;
 	ok = table();
+	ok &= erased_all();
 	ok &= search(seconds);
 	return !ok;
 }
