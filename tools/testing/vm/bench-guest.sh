@@ -8,7 +8,9 @@
 set -euo pipefail
 
 modprobe vfio_pci
-modprobe vfio_iommu_type1 dma_entry_limit=4294967295
+modprobe vfio_iommu_type1
+# a million mappings, one for each page
+echo 4294967295 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 modprobe vfio_iommu_type1v3
 
 device=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device)
