@@ -12,6 +12,7 @@ set ylabel 'bytes'
 set logscale x 2
 set logscale y
 set yrange [4:1000]
+set xrange [1:4096]
 set xtics (1, 2, 16, 64, 512, 4096)
 plot for [i = 2:5] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 \
 	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
@@ -31,7 +32,7 @@ set yrange [0:*]
 do for [op = 0:1] {
 	set output dir.'/'.(op ? 'unmap' : 'map').'.svg'
 	set title (op ? 'Unmap' : 'Map').': one 4 KiB page with each ioctl'
-	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-' %s/time.dat", dir) \
+	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-|-batch-' %s/time.dat", dir) \
 		using (column(i + 4 * op)):xtic(1) \
 		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
 

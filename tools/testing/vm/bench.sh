@@ -11,10 +11,11 @@
 # kernel and the modules are not built again. What DIR/ratios.csv says after a
 # short run becomes the reference by copying it.
 #
-# bench.sh --profile BACKEND[:CASE] [-n] [-o DIR]
+# bench.sh --profile BACKEND:CASE[:BATCH] [-n] [-o DIR]
 #
-# Writes to DIR/profile-BACKEND-CASE.txt where the instructions of mapping and
-# unmapping one page go. CASE is a case of one page per ioctl, such as linear.
+# Writes to DIR/profile-BACKEND-CASE[-BATCH].txt where the instructions of mapping
+# and unmapping go. CASE is one of single pages, such as linear; with BATCH, up to
+# 256, so many in one ioctl.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
@@ -28,7 +29,7 @@ while [ $# != 0 ]; do
 	--profile) profile=${2:?}; shift ;;
 	-n) as_is=(-n) ;;
 	-o) out=${2:?}; shift ;;
-	*) die "usage: bench.sh [--short | --profile BACKEND[:CASE]] [-n] [-o DIR]" ;;
+	*) die "usage: bench.sh [--short | --profile BACKEND:CASE[:BATCH]] [-n] [-o DIR]" ;;
 	esac
 	shift
 done
@@ -60,20 +61,19 @@ boot() { # MIB SECONDS OPTIONS... -- BENCH-ARGS...
 }
 
 if [ -n "$profile" ]; then
-	backend=${profile%%:*}
-	case=linear
-	[ "$backend" = "$profile" ] || case=${profile#*:}
+	IFS=: read -r backend case batch <<<"$profile"
+	name=$out/profile-${profile//:/-}.txt
 	run=$(mktemp -d "$CACHE/profile.XXXXXX")
 	trap 'rm -rf "$run"' EXIT
 	# the machine ends when there is enough of a trace, which boot.sh cannot know
 	boot 2048 300 -p nokaslr -q "-qmp unix:$run/qmp,server,nowait -D $run/trace" \
-		-- -l "$backend" -c "$case" >"$run/output" 2>"$run/errors" &
-	python3 "$VM/profile.py" "$run" >"$out/profile-$backend-$case.txt" || {
+		-- -l "$backend" -c "${case:-linear}" -b "${batch:-1}" >"$run/output" 2>"$run/errors" &
+	python3 "$VM/profile.py" "$run" >"$name" || {
 		cat "$run/errors" >&2
 		die "no profile"
 	}
 	wait || true
-	say "see $out/profile-$backend-$case.txt"
+	say "see $name"
 	exit 0
 fi
 

@@ -4,7 +4,7 @@
  * type1v3, iommufd's own interface and iommufd behind the container interface.
  *
  *	type1v3_bench [-s] PCI-ADDRESS		measure; -s: the short form
- *	type1v3_bench -l BACKEND [-c CASE] PCI-ADDRESS
+ *	type1v3_bench -l BACKEND [-c CASE] [-b BATCH] PCI-ADDRESS
  *						map and unmap for ever
  *
  * Time is that of CLOCK_MONOTONIC, in ns. In a virtual machine whose clock
@@ -284,6 +284,7 @@ enum {
 	READONLY	= 1 << 2,
 	HUGE		= 1 << 3,	/* of huge pages */
 	MANY		= 1 << 4,	/* many, as each takes very little memory */
+	BATCH		= 1 << 5,	/* in batches, too */
 };
 
 static const struct page_case {
@@ -291,14 +292,14 @@ static const struct page_case {
 	unsigned int stride;	/* IOVA pages for each page; 0: a random half */
 	unsigned int flags;
 } page_cases[] = {
-	{ "linear", 1, MANY },
+	{ "linear", 1, MANY | BATCH },
 	{ "shuffled", 1, SHUFFLED },
 	{ "readonly", 1, READONLY },
-	{ "huge", 1, HUGE },
-	{ "different", 1, SHUFFLED | DIFFERENT },
+	{ "huge", 1, HUGE | BATCH },
+	{ "different", 1, SHUFFLED | DIFFERENT | BATCH },
 	{ "half", 0, SHUFFLED | DIFFERENT },
 	{ "1-in-16", 16, SHUFFLED | DIFFERENT },
-	{ "1-in-64", 64, SHUFFLED | DIFFERENT },
+	{ "1-in-64", 64, SHUFFLED | DIFFERENT | BATCH },
 	{ "1-in-512", 512, SHUFFLED | DIFFERENT },
 	{ "1-in-4096", 4096, SHUFFLED | DIFFERENT },
 };
@@ -327,13 +328,41 @@ static struct page *make_pages(const struct page_case *p, size_t n)
 	return pages;
 }
 
+/* How many pages each ioctl takes; more than 1 on type1v3 only */
+static size_t batch = 1;
+
+static void do_batch(struct backend *b, const struct page *pages, size_t n,
+		     __u32 flags)
+{
+	struct vfio_iommu_type1v3_batch_entry entries[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
+	struct vfio_iommu_type1v3_batch arg = {
+		.argsz = sizeof(arg),
+		.nr_entries = n,
+		.entries = (uintptr_t)entries,
+	};
+
+	for (size_t i = 0; i < n; i++) {
+		entries[i] = (struct vfio_iommu_type1v3_batch_entry) {
+			.iova = pages[i].iova,
+			.size = PAGE,
+			.flags = flags,
+		};
+		if (flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)
+			entries[i].vaddr = (uintptr_t)pages[i].va;
+	}
+	if (ioctl(b->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &arg))
+		err(1, "%s: batch", b->name);
+}
+
 static double map_pages(struct backend *b, const struct page *pages, size_t n,
 			__u32 flags)
 {
 	__u64 start = now();
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; batch == 1 && i < n; i++)
 		map(b, pages[i].iova, pages[i].va, PAGE, flags);
+	for (size_t i = 0; batch > 1 && i < n; i += batch)
+		do_batch(b, pages + i, batch, flags);
 	return now() - start;
 }
 
@@ -341,12 +370,15 @@ static double unmap_pages(struct backend *b, const struct page *pages, size_t n)
 {
 	__u64 start = now();
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; batch == 1 && i < n; i++)
 		unmap(b, pages[i].iova, PAGE);
+	for (size_t i = 0; batch > 1 && i < n; i += batch)
+		do_batch(b, pages + i, batch, VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP);
 	return now() - start;
 }
 
-static void page_case(struct backend *b, const struct page_case *p, size_t n)
+static void page_case(struct backend *b, const struct page_case *p, size_t n,
+		      double cost[2])
 {
 	size_t many = p->flags & MANY ? 4 * n : n;
 	__u32 flags = p->flags & READONLY ? RO : RW;
@@ -359,9 +391,44 @@ static void page_case(struct backend *b, const struct page_case *p, size_t n)
 	report(p->name, "memory", b, kernel_memory() - bytes, many);
 	unmap_pages(b, pages, many);
 
-	report(p->name, "map", b, map_pages(b, pages, n, flags), n);
-	report(p->name, "unmap", b, unmap_pages(b, pages, n), n);
+	cost[0] = map_pages(b, pages, n, flags);
+	cost[1] = unmap_pages(b, pages, n);
+	report(p->name, "map", b, cost[0], n);
+	report(p->name, "unmap", b, cost[1], n);
 	backend_close(b);
+	free(pages);
+}
+
+/*
+ * Many pages with each ioctl, where that can be done; what the others are
+ * compared by is what they need for the same pages one by one.
+ */
+static void batch_cases(const struct page_case *p, size_t n,
+			double cost[ARRAY_SIZE(backends)][2])
+{
+	static const size_t sizes[] = { 8, 64, 256, 1024 };
+	struct page *pages = make_pages(p, n);
+	char name[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		snprintf(name, sizeof(name), "%s-batch-%zu", p->name, sizes[i]);
+		for (size_t j = 0; j < ARRAY_SIZE(backends); j++) {
+			struct backend *b = &backends[j];
+
+			if (is_v3(b->type)) {
+				batch = sizes[i];
+				backend_open(b);
+				map_pages(b, pages, n, RW);
+				unmap_pages(b, pages, n);
+				cost[j][0] = map_pages(b, pages, n, RW);
+				cost[j][1] = unmap_pages(b, pages, n);
+				backend_close(b);
+				batch = 1;
+			}
+			report(name, "map", b, cost[j][0], n);
+			report(name, "unmap", b, cost[j][1], n);
+		}
+	}
 	free(pages);
 }
 
@@ -512,7 +579,7 @@ int main(int argc, char **argv)
 	const char *backend = NULL, *name = "linear";
 	int opt;
 
-	while ((opt = getopt(argc, argv, "sl:c:")) != -1) {
+	while ((opt = getopt(argc, argv, "sl:c:b:")) != -1) {
 		if (opt == 's') {
 			npages = 4096;
 			max_fill = 16 * 1024;
@@ -521,12 +588,14 @@ int main(int argc, char **argv)
 			backend = optarg;
 		} else if (opt == 'c') {
 			name = optarg;
+		} else if (opt == 'b') {
+			batch = atoi(optarg);
 		} else {
 			return 2;
 		}
 	}
-	if (optind != argc - 1)
-		errx(2, "usage: type1v3_bench [-s | -l BACKEND [-c CASE]] PCI-ADDRESS");
+	if (optind != argc - 1 || !batch || batch > 256)
+		errx(2, "usage: type1v3_bench [-s | -l BACKEND [-c CASE] [-b BATCH]] PCI-ADDRESS");
 	bdf = argv[optind];
 	if (backend)
 		loop(backend, name);
@@ -534,8 +603,13 @@ int main(int argc, char **argv)
 	alloc_memory(memory);
 	warm_up();
 	for (size_t i = 0; i < ARRAY_SIZE(page_cases); i++) {
+		const struct page_case *p = &page_cases[i];
+		double cost[ARRAY_SIZE(backends)][2];
+
 		for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
-			page_case(&backends[j], &page_cases[i], npages);
+			page_case(&backends[j], p, npages, cost[j]);
+		if (p->flags & BATCH)
+			batch_cases(p, npages, cost);
 	}
 	for (size_t size = 64 * MIB; size <= memory; size *= 4) {
 		for (size_t j = 0; j < ARRAY_SIZE(backends); j++) {
