@@ -580,6 +580,25 @@ void vfio_dma_space_destroy(struct vfio_dma_space *space)
 EXPORT_SYMBOL_NS_GPL(vfio_dma_space_destroy, "VFIO_DMA");
 
 /**
+ * vfio_dma_domain_init() - initialise what the core knows of a domain
+ * @domain: to be initialised
+ * @iommu_domain: the IOMMU domain
+ *
+ * Context: Any.
+ */
+void vfio_dma_domain_init(struct vfio_dma_domain *domain,
+			  struct iommu_domain *iommu_domain)
+{
+	domain->domain = iommu_domain;
+	/* The cautious answer is right everywhere, if not the fastest. */
+	domain->unit_is_call = true;
+	domain->unsynced = false;
+	iommu_iotlb_gather_init(&domain->gather);
+	INIT_LIST_HEAD(&domain->lost);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_init, "VFIO_DMA");
+
+/**
  * vfio_dma_domain_probe() - find out how a domain unmaps
  * @domain: a domain in which nothing is mapped
  * @iova: an address for the trial; four of the domain's smallest pages from
@@ -595,9 +614,6 @@ void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 	unsigned int order = get_order(4 * size);
 	struct page *page;
 	size_t unmapped;
-
-	/* The cautious answer is right everywhere, if not the fastest. */
-	domain->unit_is_call = true;
 
 	page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN, order);
 	if (!page)
@@ -631,9 +647,6 @@ void vfio_dma_domain_add(struct vfio_dma_space *space,
 {
 	lockdep_assert_held(space->lock);
 
-	domain->unsynced = false;
-	iommu_iotlb_gather_init(&domain->gather);
-	INIT_LIST_HEAD(&domain->lost);
 	list_add_tail(&domain->next, &space->domains);
 	vfio_dma_update_pgsizes(space);
 }

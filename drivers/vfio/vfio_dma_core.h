@@ -149,6 +149,8 @@ struct vfio_dma_space {
 int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock);
 void vfio_dma_space_destroy(struct vfio_dma_space *space);
 
+void vfio_dma_domain_init(struct vfio_dma_domain *domain,
+			  struct iommu_domain *iommu_domain);
 void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova);
 unsigned long vfio_dma_domain_pgsizes(const struct vfio_dma_domain *domain);
 void vfio_dma_domain_add(struct vfio_dma_space *space,

@@ -1724,7 +1724,7 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 	ret = PTR_ERR_OR_ZERO(iommu_domain);
 	if (ret)
 		goto err_free;
-	domain->dma.domain = iommu_domain;
+	vfio_dma_domain_init(&domain->dma, iommu_domain);
 
 	ret = iommu_attach_group(iommu_domain, iommu_group);
 	if (ret)
@@ -1769,7 +1769,6 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 		goto err_free_domain;
 	}
 
-	domain->dma.unit_is_call = true;
 	if (vfio_type1v3_probe_iova(&ranges, &domain->dma, &iova))
 		vfio_dma_domain_probe(&domain->dma, iova);
 

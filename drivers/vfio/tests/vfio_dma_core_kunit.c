@@ -75,7 +75,7 @@ static struct mock_domain *core_test_domain(struct kunit *test,
 
 	KUNIT_ASSERT_NOT_NULL(test, mock);
 	t->mocks[t->nr_domains++] = mock;
-	domain->domain = &mock->domain;
+	vfio_dma_domain_init(domain, &mock->domain);
 
 	mock->probing = true;
 	vfio_dma_domain_probe(domain, 0);
@@ -272,7 +272,7 @@ static void page_sizes(struct kunit *test)
 	mock = mock_alloc(&sub);
 	KUNIT_ASSERT_NOT_NULL(test, mock);
 	t->mocks[0] = mock;
-	t->domains[0].domain = &mock->domain;
+	vfio_dma_domain_init(&t->domains[0], &mock->domain);
 	mutex_lock(&t->lock);
 	vfio_dma_domain_add(space, &t->domains[0]);
 	mutex_unlock(&t->lock);
