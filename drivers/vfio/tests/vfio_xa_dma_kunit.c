@@ -411,6 +411,7 @@ static struct kunit_suite xa_dma_suite = {
 	.exit = xa_dma_test_exit,
 	.test_cases = xa_dma_cases,
 };
+
 kunit_test_suite(xa_dma_suite);
 
 MODULE_IMPORT_NS("VFIO_DMA");

@@ -72,9 +72,9 @@ static unsigned long xarray_load(unsigned long index)
 /* The maple tree stores ranges, but does not join equal neighbours itself. */
 static void maple_insert(unsigned long index, unsigned long word)
 {
-	void *entry = xa_mk_value(word);
-	unsigned long first = index, last = index;
 	MA_STATE(mas, &mt, index, index);
+	unsigned long first = index, last = index;
+	void *entry = xa_mk_value(word);
 
 	mas_lock(&mas);
 	if (index) {

@@ -62,7 +62,7 @@ static bool table(void)
 #define ERASE_LEFT	1024
 #define ERASE_GOAL	128.0
 
-static bool erased(unsigned long cluster, unsigned long stride)
+static bool erase_clusters(unsigned long cluster, unsigned long stride)
 {
 	static unsigned long index[ERASE_PAGES];
 	struct vfio_xa_dma store;
@@ -100,7 +100,7 @@ static bool erased(unsigned long cluster, unsigned long stride)
 		      ERASE_GOAL);
 }
 
-static bool erased_all(void)
+static bool erase_all(void)
 {
 	static const unsigned long clusters[] = { 64, 512, 4096, ERASE_PAGES };
 	static const unsigned long strides[] = { 1, 16, 64 };
@@ -109,7 +109,7 @@ static bool erased_all(void)
 
 	for (i = 0; i < ARRAY_SIZE(clusters); i++)
 		for (j = 0; j < ARRAY_SIZE(strides); j++)
-			ok &= erased(clusters[i], strides[j]);
+			ok &= erase_clusters(clusters[i], strides[j]);
 	return ok;
 }
 
@@ -269,7 +269,7 @@ static void shape_mutate(struct shape *s)
 	}
 }
 
-static bool search(unsigned int seconds)
+static bool find_worst(unsigned int seconds)
 {
 	/* What is known to be bad: clusters, far from each other. */
 	static const struct shape known[] = {
@@ -353,7 +353,7 @@ int main(int argc, char **argv)
 	printf("# seed %llu\n", (unsigned long long)seed);
 	seed = seed * 0x9e3779b97f4a7c15 | 1;
 	ok = table();
-	ok &= erased_all();
-	ok &= search(seconds);
+	ok &= erase_all();
+	ok &= find_worst(seconds);
 	return !ok;
 }
