@@ -78,7 +78,8 @@ check_ops() {
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
 
 kunit() {
-	"$VM/boot.sh" -k lean -t 1200 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit
+	"$VM/boot.sh" -k lean -t 1200 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
+		vfio_type1v3_kunit
 }
 
 # --- running and counting -------------------------------------------------
@@ -154,6 +155,7 @@ lane_newest() {
 	stage userspace tap userspace
 	stage kunit kunit kunit
 	run_selftests lean
+	stage bench check "$VM/bench.sh" --short
 }
 
 lane_stock() {
@@ -165,7 +167,7 @@ lane_stock() {
 
 all_stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
 	selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
-	selftests-lean-virtio"
+	selftests-lean-virtio bench"
 
 main() {
 	local name total

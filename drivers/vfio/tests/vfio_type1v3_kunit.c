@@ -1,0 +1,993 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the type1v3 container, on IOMMU domains that check every call.
+ *
+ * The container is the real one, compiled into this module, but its groups are
+ * not: what it asks the IOMMU core about groups is answered here.  It is used
+ * through the operations that VFIO uses, with arguments in user memory.
+ *
+ * The random test prints the seed which it begins with.  To have the same one
+ * again: modprobe vfio_type1v3_kunit seed=<seed>.
+ */
+
+#include <kunit/test.h>
+#include <linux/iommu.h>
+#include <linux/module.h>
+#include <linux/prandom.h>
+#include <linux/random.h>
+#include <linux/sizes.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+
+#include "vfio_dma_mock.h"
+
+/*
+ * Groups
+ */
+
+/**
+ * struct mock_group - an IOMMU group of one device
+ * @kind: how its IOMMU behaves
+ * @domain: what it is attached to, or %NULL
+ * @wanted: the container has it
+ */
+struct mock_group {
+	const struct mock_kind *kind;
+	struct mock_domain *domain;
+	bool wanted;
+};
+
+#define MOCK_MSI_START	0xfee00000
+#define MOCK_MSI_SIZE	SZ_1M
+
+/* The map_pages() call to fail in the next domain that is made, 0 is none */
+static unsigned int mock_fail_next;
+
+static struct mock_group *mock_group(struct iommu_group *group)
+{
+	return (struct mock_group *)group;
+}
+
+static int mock_group_devices(struct iommu_group *group, void *data,
+			      int (*fn)(struct device *dev, void *data))
+{
+	return fn((struct device *)group, data);
+}
+
+static struct iommu_domain *mock_paging_domain_alloc(struct device *dev)
+{
+	struct mock_group *group = (struct mock_group *)dev;
+	struct mock_domain *mock = mock_alloc(group->kind);
+
+	return mock ? &mock->domain : ERR_PTR(-ENOMEM);
+}
+
+static int mock_attach_group(struct iommu_domain *domain,
+			     struct iommu_group *group)
+{
+	struct mock_domain *mock = to_mock(domain);
+
+	/* Only groups behind the same IOMMU can share a domain. */
+	if (mock->kind != mock_group(group)->kind)
+		return -EINVAL;
+	if (mock_group(group)->domain)
+		mock_error("a group is attached twice");
+	mock_group(group)->domain = mock;
+	return 0;
+}
+
+static void mock_detach_group(struct iommu_domain *domain,
+			      struct iommu_group *group)
+{
+	if (mock_group(group)->domain != to_mock(domain))
+		mock_error("a group is detached from a domain that it does not have");
+	mock_group(group)->domain = NULL;
+}
+
+static int mock_resv_regions(struct iommu_group *group, struct list_head *head)
+{
+	struct iommu_resv_region *region;
+
+	region = iommu_alloc_resv_region(MOCK_MSI_START, MOCK_MSI_SIZE, 0,
+					 IOMMU_RESV_MSI, GFP_KERNEL);
+	if (!region)
+		return -ENOMEM;
+	list_add_tail(&region->list, head);
+	return 0;
+}
+
+static bool mock_isolated_msi(struct iommu_group *group)
+{
+	return true;
+}
+
+static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
+{
+	struct mock_domain *mock = to_mock(domain->domain);
+
+	mock->probing = true;
+	vfio_dma_domain_probe(domain, iova);
+	mock->probing = false;
+	mock->fail_map = mock_fail_next;
+	mock_fail_next = 0;
+}
+
+#define iommu_group_for_each_dev	mock_group_devices
+#define iommu_paging_domain_alloc	mock_paging_domain_alloc
+#define iommu_attach_group		mock_attach_group
+#define iommu_detach_group		mock_detach_group
+#define iommu_get_group_resv_regions	mock_resv_regions
+#define iommu_group_has_isolated_msi	mock_isolated_msi
+#define vfio_dma_domain_probe		mock_domain_probe
+
+/* VFIO is not to know of this one. */
+#undef module_init
+#undef module_exit
+#define module_init(fn)	static int (*const mock_init)(void) __maybe_unused = fn
+#define module_exit(fn)	static void (*const mock_exit)(void) __maybe_unused = fn
+
+#include "../vfio_iommu_type1v3.c"
+
+#define RW	(IOMMU_READ | IOMMU_WRITE)
+
+/* Where the tests map; a block of every size begins there. */
+#define BASE	(4 * MOCK_PUD_PAGES)
+#define WINDOW	2048UL
+
+static ulong seed;
+module_param(seed, ulong, 0444);
+MODULE_PARM_DESC(seed, "where the random test begins, 0 is somewhere else each time");
+
+static uint steps = 500;
+module_param(steps, uint, 0444);
+MODULE_PARM_DESC(steps, "how many steps the random test does for each kind of IOMMU");
+
+/**
+ * struct model_page - what an IOVA page is mapped to
+ * @user: page of user memory
+ * @prot: IOMMU_READ, IOMMU_WRITE; 0 if it is not mapped
+ * @small: it must not be in a superpage
+ */
+struct model_page {
+	unsigned int user;
+	u8 prot;
+	bool small;
+};
+
+/**
+ * struct container_test - a container and what is expected of it
+ * @data: what VFIO gives to the operations
+ * @container: the container
+ * @groups: groups to attach
+ * @emulated: a group without an IOMMU
+ * @memory: user memory, of WINDOW pages
+ * @arg: a page of user memory for arguments
+ * @model: IOVA pages from BASE on
+ * @rnd: random numbers
+ */
+struct container_test {
+	void *data;
+	struct vfio_type1v3 *container;
+	struct mock_group groups[2];
+	struct mock_group emulated;
+	struct mock_memory *memory;
+	void __user *arg;
+	struct model_page model[WINDOW];
+	struct rnd_state rnd;
+};
+
+static struct iommu_group *test_group(struct mock_group *group)
+{
+	return (struct iommu_group *)group;
+}
+
+static int container_attach(struct kunit *test, struct mock_group *group,
+			    const struct mock_kind *kind)
+{
+	struct container_test *t = test->priv;
+	int ret;
+
+	group->kind = kind;
+	ret = vfio_type1v3_ops.attach_group(t->data, test_group(group),
+					    group == &t->emulated ?
+					    VFIO_EMULATED_IOMMU : VFIO_IOMMU);
+	group->wanted = !ret;
+	if (ret || group == &t->emulated)
+		KUNIT_EXPECT_NULL(test, group->domain);
+	else
+		KUNIT_ASSERT_NOT_NULL(test, group->domain);
+	return ret;
+}
+
+static bool container_has_domain(const struct container_test *t)
+{
+	return t->groups[0].wanted || t->groups[1].wanted;
+}
+
+static void container_detach(struct kunit *test, struct mock_group *group)
+{
+	struct container_test *t = test->priv;
+
+	group->wanted = false;
+	vfio_type1v3_ops.detach_group(t->data, test_group(group));
+	KUNIT_EXPECT_NULL(test, group->domain);
+	if (!container_has_domain(t) && !t->emulated.wanted)
+		memset(t->model, 0, sizeof(t->model));
+}
+
+static int container_test_init(struct kunit *test)
+{
+	struct container_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+	unsigned long vaddr;
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	mock_errors = 0;
+	mock_fail_next = 0;
+	vaddr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, vaddr, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
+	t->arg = (void __user *)vaddr;
+	t->memory = mock_memory_alloc(test, WINDOW, 10);
+	t->data = vfio_type1v3_ops.open(VFIO_TYPE1v3_IOMMU);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(t->data));
+	t->container = vfio_type1v3_get(t->data);
+	test->priv = t;
+	return 0;
+}
+
+static void container_test_exit(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int i;
+
+	if (!t)
+		return;
+	for (i = 0; i < ARRAY_SIZE(t->groups); i++)
+		if (t->groups[i].wanted)
+			container_detach(test, &t->groups[i]);
+	if (t->emulated.wanted)
+		container_detach(test, &t->emulated);
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(&t->container->store));
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 0);
+	vfio_type1v3_ops.release(t->data);
+	vfio_type1v3_put(t->container);
+	KUNIT_EXPECT_EQ(test, mock_errors, 0);
+}
+
+static long container_ioctl(struct kunit *test, unsigned int cmd, void *arg,
+			    size_t size)
+{
+	struct container_test *t = test->priv;
+	long ret;
+
+	KUNIT_ASSERT_EQ(test, copy_to_user(t->arg, arg, size), 0);
+	ret = vfio_type1v3_ops.ioctl(t->data, cmd, (unsigned long)t->arg);
+	KUNIT_ASSERT_EQ(test, copy_from_user(arg, t->arg, size), 0);
+	return ret;
+}
+
+/* Map pages of the window to pages of user memory. */
+static int container_map(struct kunit *test, unsigned long first,
+			 unsigned long npages, unsigned long user, int prot,
+			 bool small)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = (prot & IOMMU_READ ? VFIO_DMA_MAP_FLAG_READ : 0) |
+			 (prot & IOMMU_WRITE ? VFIO_DMA_MAP_FLAG_WRITE : 0) |
+			 (small ? VFIO_DMA_MAP_FLAG_SMALL_PAGES : 0),
+		.vaddr = t->memory->vaddr + (user << PAGE_SHIFT),
+		.iova = (BASE + first) << PAGE_SHIFT,
+		.size = npages << PAGE_SHIFT,
+	};
+	unsigned long i;
+	long ret;
+
+	ret = container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map, sizeof(map));
+	for (i = 0; i < npages && !ret; i++)
+		t->model[first + i] = (struct model_page) {
+			.user = user + i, .prot = prot, .small = small,
+		};
+	return ret;
+}
+
+/* Unmap pages of the window; what happened to them is in the store if it fails. */
+static int container_unmap(struct kunit *test, unsigned long first,
+			   unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = (BASE + first) << PAGE_SHIFT,
+		.size = npages << PAGE_SHIFT,
+	};
+	unsigned long i, gone = 0;
+	bool inside;
+	long ret;
+
+	ret = container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap, sizeof(unmap));
+	for (i = 0; i < WINDOW; i++) {
+		inside = i >= first && i < first + npages;
+		if (!t->model[i].prot || (!ret && !inside))
+			continue;
+		if (ret && vfio_xa_dma_load(&t->container->store, BASE + i))
+			continue;
+		t->model[i].prot = 0;
+		gone++;
+	}
+	KUNIT_EXPECT_EQ(test, unmap.size, gone << PAGE_SHIFT);
+	return ret;
+}
+
+/* Is everything as the model says? */
+static void container_check(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_xa_dma *store = &t->container->store;
+	unsigned long i, mapped = 0, pins, expected, bad = 0;
+	bool has_domain = container_has_domain(t);
+	const struct model_page *page;
+	struct mock_leaf *leaf = NULL;
+	struct mock_domain *mock;
+	unsigned int g;
+	u16 *count;
+
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(store), 0);
+	count = kunit_kcalloc(test, WINDOW, sizeof(*count), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, count);
+	for (i = 0; i < WINDOW; i++) {
+		page = &t->model[i];
+		bad += !page->prot != !vfio_xa_dma_load(store, BASE + i);
+		mapped += page->prot != 0;
+		count[page->user] += page->prot && has_domain;
+	}
+	KUNIT_EXPECT_EQ(test, bad, 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), mapped);
+	KUNIT_EXPECT_EQ(test, current->mm->locked_vm, has_domain ? mapped : 0);
+
+	for (i = 0, pins = 0, expected = 0; i < WINDOW; i++) {
+		pins = mock_pins(mock_memory_pfn(t->memory, i));
+		expected = count[i];
+		if (pins != expected)
+			break;
+	}
+	KUNIT_EXPECT_EQ_MSG(test, pins, expected, "pins of user page %lu", i);
+	kunit_kfree(test, count);
+
+	for (g = 0; g < ARRAY_SIZE(t->groups); g++) {
+		mock = t->groups[g].domain;
+		if (!mock)
+			continue;
+		mock_expect_synced(test, mock);
+		KUNIT_EXPECT_TRUE(test, mock_translates(mock, 0, BASE - 1, 0, 0));
+		KUNIT_EXPECT_TRUE(test, mock_translates(mock, BASE + WINDOW,
+							ULONG_MAX, 0, 0));
+		for (i = 0; i < WINDOW; i++) {
+			page = &t->model[i];
+			leaf = mock_leaf_at(mock, BASE + i);
+			if (!leaf != !page->prot)
+				break;
+			if (!leaf)
+				continue;
+			if (leaf->prot != page->prot ||
+			    leaf->pfn + BASE + i - leaf->first !=
+			    mock_memory_pfn(t->memory, page->user))
+				break;
+			/* No superpage, and no unit of several pages */
+			if (page->small && leaf->first != leaf->last)
+				break;
+		}
+		KUNIT_EXPECT_EQ_MSG(test, i, WINDOW, "group %u, IOVA page %lx: %s",
+				    g, BASE + i, leaf ? "something else" : "nothing");
+	}
+}
+
+static void container_unmap_all(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
+	container_check(test);
+}
+
+KUNIT_ARRAY_PARAM_DESC(kind, mock_kinds, name);
+
+/* The memory of a test: contiguous, or in pieces that are smaller and smaller */
+static void container_memory(struct kunit *test, bool pieces)
+{
+	struct container_test *t = test->priv;
+	struct page **pages = t->memory->pages;
+	unsigned long i, half = WINDOW / 2;
+
+	for (i = half; pieces && i < half + half / 2; i++)
+		if (i % 128 < 64)
+			swap(pages[i], pages[i + 64]);
+	for (; pieces && i < WINDOW; i += 2)
+		swap(pages[i], pages[i + 1]);
+	mock_memory_map(test, t->memory, PROT_READ | PROT_WRITE);
+}
+
+/*
+ * Cuts
+ */
+
+/* In superpages, and across them: at the first, a middle and the last page */
+static void cut(struct kunit *test)
+{
+	static const struct {
+		unsigned long first, npages;
+	} cuts[] = {
+		{ 0, 1 }, { 511, 1 }, { 512, 1 }, { 255, 1 }, { 1023, 1 },
+		{ 509, 6 }, { 0, 512 }, { 1, 1022 }, { 100, 700 }, { 700, 200 },
+		{ 256, 256 }, { 250, 12 }, { 768, 300 }, { 1020, 8 },
+		{ 13, WINDOW - 26 }, { 0, WINDOW },
+	};
+	struct container_test *t = test->priv;
+	unsigned int i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (i = 0; i < ARRAY_SIZE(cuts); i++) {
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, cuts[i].first, cuts[i].npages), 0);
+		container_check(test);
+		/* And what is left, again at another place */
+		KUNIT_EXPECT_EQ(test, container_unmap(test, cuts[i].first / 2, 1), 0);
+		container_check(test);
+		container_unmap_all(test);
+	}
+}
+
+/* One page after the other, from a superpage */
+static void cut_each_page(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned long i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 1024, 0, RW, false), 0);
+	for (i = 0; i < 1024; i++) {
+		KUNIT_EXPECT_EQ(test, container_unmap(test, i * 389 % 1024, 1), 0);
+		if (!(i % 64))
+			container_check(test);
+	}
+	container_check(test);
+}
+
+/*
+ * Device memory of 1 GiB: what it is made of is not memory, so that nothing is
+ * pinned and it can be entered by hand.
+ */
+static void cut_pud_range(struct kunit *test, unsigned long first,
+			  unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	struct vfio_type1v3 *container = t->container;
+	struct mock_domain *mock = t->groups[0].domain;
+	struct vfio_dma_extent extent = {
+		.pfn = MOCK_PFN, .npages = MOCK_PUD_PAGES, .pfnmap = true,
+	};
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = (BASE + first) << PAGE_SHIFT,
+		.size = npages << PAGE_SHIFT,
+	};
+	unsigned long word = vfio_xa_dma_word(BASE, SZ_1G, VFIO_XA_DMA_READ |
+					      VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG |
+					      VFIO_XA_DMA_PFNMAP);
+
+	mutex_lock(&container->lock);
+	vfio_dma_owner_set(&container->owner);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(&container->store, BASE,
+						 BASE + MOCK_PUD_PAGES - 1, word,
+						 GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, vfio_dma_map(&container->space, BASE << PAGE_SHIFT,
+					   &extent, RW, true), 0);
+	mutex_unlock(&container->lock);
+	KUNIT_EXPECT_EQ(test, mock_largest_leaf(mock, 0, ULONG_MAX), MOCK_PUD_PAGES);
+
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
+	KUNIT_EXPECT_EQ(test, unmap.size, npages << PAGE_SHIFT);
+	KUNIT_EXPECT_TRUE(test, mock_translates(mock, BASE + first,
+						BASE + first + npages - 1, 0, 0));
+	if (first)
+		KUNIT_EXPECT_TRUE(test, mock_translates(mock, BASE, BASE + first - 1,
+							MOCK_PFN, RW));
+	first += npages;
+	if (first < MOCK_PUD_PAGES)
+		KUNIT_EXPECT_TRUE(test, mock_translates(mock, BASE + first,
+							BASE + MOCK_PUD_PAGES - 1,
+							MOCK_PFN + first, RW));
+	mock_expect_synced(test, mock);
+
+	unmap.iova = 0;
+	unmap.size = 0;
+	unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
+	KUNIT_EXPECT_EQ(test, unmap.size, (MOCK_PUD_PAGES - npages) << PAGE_SHIFT);
+	container_check(test);
+}
+
+static void cut_pud(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	cut_pud_range(test, 0, 1);
+	cut_pud_range(test, 509, 6);
+	cut_pud_range(test, 1000, MOCK_PUD_PAGES - 1001);
+}
+
+/* Domains with other page sizes side by side, in either order */
+static void cut_two_domains(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int i;
+
+	container_memory(test, true);
+	for (i = 0; i < 2; i++) {
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[i],
+						       &mock_kinds[0]), 0);
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+		/* Late, so that what is there is replayed */
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[!i],
+						       test->param_value), 0);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 700, 1), 0);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 17, 600), 0);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 1050, 900), 0);
+		container_check(test);
+		container_detach(test, &t->groups[0]);
+		container_check(test);
+		container_detach(test, &t->groups[1]);
+		container_check(test);
+	}
+}
+
+/* What asks for small pages has them, also in a domain that comes later. */
+static void small_pages(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 512, 0, RW, true), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 512, 512, 512, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 1024, 1024, 1024, RW, true), 0);
+	KUNIT_EXPECT_EQ(test, mock_largest_leaf(t->groups[0].domain, 0, ULONG_MAX), 512);
+	container_check(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], test->param_value), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 300, 400), 0);
+	container_check(test);
+	container_unmap_all(test);
+}
+
+/*
+ * Words that differ inside of a superpage
+ */
+
+static void container_track(struct kunit *test)
+{
+	struct vfio_iommu_type1_dirty_bitmap dirty = {
+		.argsz = sizeof(dirty),
+		.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_START,
+	};
+
+	KUNIT_ASSERT_EQ(test, container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &dirty,
+					      sizeof(dirty)), 0);
+}
+
+/* An emulated device writes to a page that is mapped. */
+static void container_dirty(struct kunit *test, unsigned long first,
+			    unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	dma_addr_t iova;
+	u64 data = 42;
+	int ret;
+
+	for (; npages; npages--, first++) {
+		if (t->model[first].prot != RW)
+			continue;
+		iova = (BASE + first) << PAGE_SHIFT;
+		ret = vfio_type1v3_ops.dma_rw(t->data, iova, &data,
+					      sizeof(data), true);
+		KUNIT_EXPECT_EQ(test, ret, 0);
+	}
+}
+
+static void unmap_divided_word(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	container_track(test);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+	container_dirty(test, 7, 1);
+	container_dirty(test, 510, 4);
+	container_dirty(test, 1500, 100);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 512, 1), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 1510, 10), 0);
+	container_check(test);
+	container_unmap_all(test);
+}
+
+/* All domains go, or one of two, while a part of a superpage is dirty. */
+static void detach_divided_word(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_type1v3_domain *domain;
+	struct vfio_type1v3_group *group;
+	unsigned int i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
+	/* They count as devices that write only to what they have pinned. */
+	for (i = 0; i < 2; i++) {
+		group = vfio_type1v3_find_group(t->container,
+						test_group(&t->groups[i]), &domain);
+		vfio_type1v3_group_is_seen(t->container, group);
+	}
+
+	container_track(test);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+	container_dirty(test, 7, 1);
+	container_dirty(test, 510, 4);
+	container_check(test);
+	container_detach(test, &t->groups[0]);
+	container_check(test);
+	container_detach(test, &t->groups[1]);
+	container_check(test);
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	container_check(test);
+	container_unmap_all(test);
+}
+
+/* The address of a part of a superpage is updated: another word there */
+static void update_vaddr(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.flags = VFIO_DMA_UNMAP_FLAG_VADDR,
+		.iova = (BASE + 100) << PAGE_SHIFT,
+		.size = 300 << PAGE_SHIFT,
+	};
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_VADDR,
+		.vaddr = t->memory->vaddr,
+		.iova = (BASE + 100) << PAGE_SHIFT,
+		.size = 200 << PAGE_SHIFT,
+	};
+
+	container_memory(test, false);
+	map.vaddr = t->memory->vaddr + (1024 << PAGE_SHIFT);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 1024, 0, RW, false), 0);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map,
+					      sizeof(map)), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 150, 30), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 350, 300), 0);
+	container_check(test);
+	container_unmap_all(test);
+}
+
+/*
+ * Failures
+ */
+
+/* Each of the calls that a MAP makes fails once: nothing is left of it. */
+static void map_fails(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int nth, g;
+	int ret;
+
+	container_memory(test, true);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[4]), 0);
+	for (g = 0; g < 2; g++) {
+		for (nth = 1; ; nth += nth < 16 ? 1 : 150) {
+			t->groups[g].domain->fail_map = nth;
+			ret = container_map(test, 300, 1500, 300, RW, false);
+			if (!ret)
+				break;
+			KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+			container_check(test);
+		}
+		KUNIT_EXPECT_GT(test, nth, 2);
+		t->groups[g].domain->fail_map = 0;
+		container_check(test);
+		container_unmap_all(test);
+	}
+}
+
+/* There is no user memory behind a part of the range. */
+static void map_hole(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	t->memory->limit = 1500;
+	container_memory(test, true);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_EXPECT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), -EFAULT);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_map(test, 0, 1500, 0, RW, false), 0);
+	KUNIT_EXPECT_EQ(test, container_map(test, 1499, 1, 0, RW, false), -EEXIST);
+	container_check(test);
+}
+
+/* Remapping what an UNMAP has cut fails: the superpage goes as a whole. */
+static void unmap_loses(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int nth, g;
+	int ret;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], test->param_value), 0);
+	for (g = 0; g < 2; g++) {
+		for (nth = 1; ; nth += nth < 16 ? 1 : 150) {
+			container_map(test, 0, WINDOW, 0, RW, false);
+			t->groups[g].domain->fail_map = nth;
+			ret = container_unmap(test, 700, 500);
+			t->groups[g].domain->fail_map = 0;
+			container_check(test);
+			if (!ret)
+				break;
+			KUNIT_EXPECT_EQ(test, ret, -EIO);
+			container_unmap_all(test);
+		}
+		if (g == 0)
+			KUNIT_EXPECT_GT(test, nth, 2);
+		container_unmap_all(test);
+	}
+}
+
+/* A domain that cannot take all that is mapped is not attached. */
+static void attach_fails(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int nth;
+	int ret;
+
+	container_memory(test, true);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 10, 1900, 10, RW, false), 0);
+	container_check(test);
+	/* The first domain, for which all is pinned */
+	for (nth = 1; ; nth += nth < 16 ? 1 : 150) {
+		mock_fail_next = nth;
+		ret = container_attach(test, &t->groups[0], test->param_value);
+		container_check(test);
+		if (!ret)
+			break;
+		KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	}
+	KUNIT_EXPECT_GT(test, nth, 2);
+	t->groups[0].domain->fail_map = 0;
+	/* Another, which gets the translations of the first */
+	for (nth = 1; ; nth += nth < 16 ? 1 : 150) {
+		mock_fail_next = nth;
+		ret = container_attach(test, &t->groups[1], &mock_kinds[4] ==
+				       test->param_value ? &mock_kinds[5] :
+				       &mock_kinds[4]);
+		container_check(test);
+		if (!ret)
+			break;
+		KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	}
+	KUNIT_EXPECT_GT(test, nth, 2);
+	t->groups[1].domain->fail_map = 0;
+	container_unmap_all(test);
+}
+
+/* The same kind of IOMMU, the same domain; the MSI window is not for mapping. */
+static void attach_shares(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ,
+		.iova = MOCK_MSI_START + MOCK_MSI_SIZE - PAGE_SIZE,
+		.size = 2 * PAGE_SIZE,
+	};
+
+	container_memory(test, false);
+	map.vaddr = t->memory->vaddr;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 5, 10, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_PTR_EQ(test, t->groups[0].domain, t->groups[1].domain);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map,
+					      sizeof(map)), -EINVAL);
+	container_check(test);
+	container_detach(test, &t->groups[0]);
+	container_check(test);
+	KUNIT_ASSERT_NOT_NULL(test, t->groups[1].domain);
+	container_detach(test, &t->groups[1]);
+	container_check(test);
+}
+
+/*
+ * Everything, at random
+ */
+
+static unsigned long rnd(struct container_test *t, unsigned long below)
+{
+	return prandom_u32_state(&t->rnd) % below;
+}
+
+static void rnd_range(struct container_test *t, unsigned long *first,
+		      unsigned long *npages)
+{
+	static const u16 sizes[] = { 1, 1, 2, 7, 16, 64, 256, 512, 1024 };
+	unsigned long n = sizes[rnd(t, ARRAY_SIZE(sizes))];
+
+	*first = rnd(t, WINDOW);
+	if (rnd(t, 2))
+		*first = round_down(*first, n);
+	if (!rnd(t, 4))
+		n = 1 + rnd(t, 2 * n);
+	*npages = min(n, WINDOW - *first);
+}
+
+/* Have one of the next calls to one of the domains fail, or none. */
+static struct mock_domain *rnd_failure(struct container_test *t)
+{
+	struct mock_domain *mock = t->groups[rnd(t, 2)].domain;
+
+	if (!mock || rnd(t, 6))
+		return NULL;
+	mock->fail_map = 1 + rnd(t, 8);
+	return mock;
+}
+
+static void rnd_map(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned long first, npages, user, i;
+	int prot = rnd(t, 4) ? RW : IOMMU_READ, expected = 0;
+	struct mock_domain *mock;
+
+	rnd_range(t, &first, &npages);
+	user = rnd(t, 4) ? first : rnd(t, WINDOW);
+	user = min(user, WINDOW - npages);
+	for (i = 0; i < npages; i++)
+		if (t->model[first + i].prot)
+			expected = -EEXIST;
+	mock = expected ? NULL : rnd_failure(t);
+	i = container_map(test, first, npages, user, prot, !rnd(t, 6));
+	if (mock && !mock->fail_map)
+		expected = -ENOMEM;
+	if (mock)
+		mock->fail_map = 0;
+	KUNIT_EXPECT_EQ(test, (int)i, expected);
+}
+
+static void rnd_unmap(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = rnd_failure(t);
+	unsigned long first, npages;
+	int ret, expected = 0;
+
+	rnd_range(t, &first, &npages);
+	ret = container_unmap(test, first, npages);
+	if (mock && !mock->fail_map)
+		expected = -EIO;
+	if (mock)
+		mock->fail_map = 0;
+	KUNIT_EXPECT_EQ(test, ret, expected);
+}
+
+static void rnd_groups(struct kunit *test, const struct mock_kind *kind)
+{
+	struct container_test *t = test->priv;
+	unsigned int g = rnd(t, 2);
+	struct mock_group *group = &t->groups[g];
+
+	if (group->wanted) {
+		container_detach(test, group);
+		return;
+	}
+	mock_fail_next = rnd(t, 3) ? 0 : 1 + rnd(t, 10);
+	/* The other one, as in the beginning */
+	container_attach(test, group, g ? &mock_kinds[rnd(t, ARRAY_SIZE(mock_kinds))] : kind);
+	if (group->domain)
+		group->domain->fail_map = 0;
+}
+
+static void random_steps(struct kunit *test)
+{
+	const struct mock_kind *kind = test->param_value;
+	struct container_test *t = test->priv;
+	u64 start = seed ?: get_random_u64();
+	unsigned long first, npages;
+	unsigned int i, errors;
+
+	kunit_info(test, "seed=%llu\n", start);
+	prandom_seed_state(&t->rnd, start);
+	container_memory(test, true);
+	if (rnd(t, 2))
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], kind), 0);
+	container_track(test);
+
+	for (i = 0; i < steps; i++) {
+		errors = mock_errors;
+		switch (rnd(t, 16)) {
+		case 0 ... 6:
+			if (container_has_domain(t) || t->emulated.wanted)
+				rnd_map(test);
+			break;
+		case 7 ... 12:
+			rnd_unmap(test);
+			break;
+		case 13 ... 14:
+			rnd_range(t, &first, &npages);
+			container_dirty(test, first, min(npages, 16UL));
+			break;
+		default:
+			rnd_groups(test, kind);
+		}
+		container_check(test);
+		KUNIT_ASSERT_EQ_MSG(test, mock_errors, errors, "step %u, seed=%llu",
+				    i, start);
+		KUNIT_ASSERT_EQ_MSG(test, test->status, KUNIT_SUCCESS,
+				    "step %u, seed=%llu", i, start);
+		cond_resched();
+	}
+	container_unmap_all(test);
+}
+
+static struct kunit_case container_cases[] = {
+	KUNIT_CASE_PARAM(cut, kind_gen_params),
+	KUNIT_CASE_PARAM(cut_each_page, kind_gen_params),
+	KUNIT_CASE_SLOW(cut_pud),
+	KUNIT_CASE_PARAM(cut_two_domains, kind_gen_params),
+	KUNIT_CASE_PARAM(small_pages, kind_gen_params),
+	KUNIT_CASE_PARAM(unmap_divided_word, kind_gen_params),
+	KUNIT_CASE_PARAM(detach_divided_word, kind_gen_params),
+	KUNIT_CASE_PARAM(update_vaddr, kind_gen_params),
+	KUNIT_CASE_PARAM(map_fails, kind_gen_params),
+	KUNIT_CASE_PARAM(map_hole, kind_gen_params),
+	KUNIT_CASE_PARAM(unmap_loses, kind_gen_params),
+	KUNIT_CASE_PARAM(attach_fails, kind_gen_params),
+	KUNIT_CASE(attach_shares),
+	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
+	{}
+};
+
+static struct kunit_suite container_suite = {
+	.name		= "vfio_iommu_type1v3",
+	.init		= container_test_init,
+	.exit		= container_test_exit,
+	.test_cases	= container_cases,
+};
+
+kunit_test_suite(container_suite);
+
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
