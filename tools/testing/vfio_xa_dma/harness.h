@@ -15,9 +15,11 @@
 
 static unsigned long harness_calls, harness_forbidden;
 
+/* The XArray tries without waiting first, which must fail for this to be seen. */
 static void model_fail_nth(unsigned int n)
 {
 	shim_slab.fail_nth = n;
+	shim_slab.nowait_fails = n;
 }
 
 static void model_forbid(bool on)
