@@ -8,7 +8,7 @@ set -euo pipefail
 
 tree=$("$TOP/scripts/fetch.sh" source)/src
 cd "$TOP"
-mapfile -t files < <(git ls-files --cached --others --exclude-standard)
+mapfile -t files < <(git -c safe.directory="$TOP" ls-files --cached --others --exclude-standard)
 mapfile -t code < <(printf '%s\n' "${files[@]}" | grep -E '\.[ch]$')
 mapfile -t kernel < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include|compat)/')
 mapfile -t scripts < <(grep -lE '^#!/bin/bash|shellcheck shell=' "${files[@]}" 2>/dev/null)
