@@ -248,6 +248,7 @@ static void probe(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->domains[0].unit_is_call, kind->unit_is_call);
 
 	/* Whatever goes wrong, the cautious answer, and nothing left behind */
+	t->domains[0].unit_is_call = true;
 	mock->fail_map = 1;
 	mock->probing = true;
 	vfio_dma_domain_probe(&t->domains[0], 0);
