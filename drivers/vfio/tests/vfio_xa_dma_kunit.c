@@ -110,6 +110,7 @@ static void test_random(struct kunit *test)
 	unsigned int round, i;
 
 	kunit_info(test, "seed=%llu", start);
+	KUNIT_ASSERT_EQ(test, model_shrink_root(m), 0);
 	for (round = 0; round < 8; round++) {
 		model_init(m, start + round, NULL, 0);
 		for (i = 0; i < steps; i++) {
@@ -384,7 +385,8 @@ static void test_enomem(struct kunit *test)
 			if (err)
 				KUNIT_EXPECT_EQ(test, err, -ENOMEM);
 			else if (c->cut)
-				KUNIT_EXPECT_EQ(test, model_commit_erase(m, c->first, c->last), 0);
+				KUNIT_EXPECT_EQ(test, 0, model_commit_erase(m, c->first,
+									    c->last, true));
 			else
 				model_insert(m, c->first, c->last, WORD(~0UL));
 			KUNIT_EXPECT_EQ(test, model_compare(m), 0);

@@ -291,11 +291,15 @@ static unsigned long model_word(struct model *m)
 	return vfio_xa_dma_word(0, delta << PAGE_SHIFT, flags[b >> 6]);
 }
 
-/* The commits: they must neither fail nor allocate. */
+/*
+ * The commits: they must not fail, and if @forbid is set no allocation succeeds,
+ * so that nothing becomes smaller.
+ */
 
-static int model_commit_erase(struct model *m, unsigned long first, unsigned long last)
+static int model_commit_erase(struct model *m, unsigned long first, unsigned long last,
+			      bool forbid)
 {
-	model_forbid(true);
+	model_forbid(forbid);
 	vfio_xa_dma_erase(&m->store, first, last);
 	model_forbid(false);
 	if (!model_expect(!model_forbidden()))
@@ -358,15 +362,34 @@ static int model_step_insert(struct model *m, unsigned int fail)
 	return model_do_insert(m, first, last, word, fail);
 }
 
+/* More of the same after a segment, or all that is missing up to the next. */
+static int model_step_grow(struct model *m, unsigned int fail)
+{
+	unsigned int i = model_byte(m) * 31;
+	unsigned long first, last, gap;
+	u8 how = model_byte(m);
+
+	if (m->nr < 2)
+		return 0;
+	i %= m->nr - 1;
+	first = m->seg[i].last + 1;
+	gap = m->seg[i + 1].first - first;
+	if (!gap)
+		return 0;
+	last = first + min(gap, how & 0x80 ? 1UL + (how & 0x3f) : 4096UL) - 1;
+	return model_do_insert(m, first, last, m->seg[i].word & ~VFIO_XA_DMA_TRANSIENT,
+			       fail);
+}
+
 /* Pages at a distance, with equal words or not. */
 static int model_step_stride(struct model *m)
 {
 	unsigned long index = model_index(m), word = model_word(m);
 	u8 shape = model_byte(m), n = model_byte(m) & 0x7f;
-	unsigned long stride = 1UL << (shape % 32);
+	unsigned long stride = 1UL << (shape & 0x10 ? shape & 3 : shape % 16 * 3);
 	int err;
 
-	stride += shape >> 6;
+	stride += shape >> 7;
 	for (; n && index <= VFIO_XA_DMA_LAST_INDEX - stride; n--, index += stride) {
 		err = model_do_insert(m, index, index, word, 0);
 		if (err)
@@ -381,9 +404,11 @@ static int model_step_stride(struct model *m)
 static int model_step_erase(struct model *m, unsigned int fail)
 {
 	unsigned long first, last;
+	u8 how;
 	int err;
 
 	model_range(m, &first, &last);
+	how = model_byte(m);
 	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2)
 		return 0;
 	model_fail_nth(fail);
@@ -396,26 +421,30 @@ static int model_step_erase(struct model *m, unsigned int fail)
 	}
 	if (!model_expect(!err))
 		return -EINVAL;
-	return model_commit_erase(m, first, last);
+	return model_commit_erase(m, first, last, how & 1);
 }
 
-/* Pages at a distance. */
-static int model_step_erase_stride(struct model *m)
+/* Segments in order, but some of them are kept. */
+static int model_step_erase_segments(struct model *m)
 {
-	unsigned long index = model_index(m);
-	u8 shape = model_byte(m), n = model_byte(m) & 0x7f;
-	unsigned long stride = 1UL << (shape % 32);
+	unsigned int i = model_byte(m) * 31, n = model_byte(m);
+	u8 how = model_byte(m);
+	unsigned long first, last;
 	int err;
 
-	stride += shape >> 6;
-	for (; n && index <= VFIO_XA_DMA_LAST_INDEX - stride; n--, index += stride) {
-		if (model_is_held(m, index, index) || m->nr > MODEL_SEGMENTS / 2)
+	for (i = m->nr ? i % m->nr : 0; n && i < m->nr; n--) {
+		first = m->seg[i].first;
+		last = how & 2 ? first : m->seg[i].last;
+		if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2 ||
+		    n % 8 <= how >> 5) {
+			i++;
 			continue;
-		err = vfio_xa_dma_prepare(&m->store, index, index,
+		}
+		err = vfio_xa_dma_prepare(&m->store, first, last,
 					  GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 		if (!model_expect(!err))
 			return -EINVAL;
-		err = model_commit_erase(m, index, index);
+		err = model_commit_erase(m, first, last, how & 1);
 		if (err)
 			return err;
 	}
@@ -478,7 +507,7 @@ static int model_step_release(struct model *m)
 	m->nr_held--;
 	m->held[i / 2] = m->held[m->nr_held];
 	if (i & 1)
-		return model_commit_erase(m, held.first, held.last);
+		return model_commit_erase(m, held.first, held.last, how & 0x80);
 	return model_commit_change(m, held.first, held.last, held.flag, 0, how & 0x80);
 }
 
@@ -518,8 +547,11 @@ static int model_step(struct model *m)
 	int err;
 
 	switch (op & 0xf) {
-	case 0 ... 3:
+	case 0 ... 2:
 		err = model_step_insert(m, fail);
+		break;
+	case 3:
+		err = model_step_grow(m, fail);
 		break;
 	case 4:
 		err = model_step_stride(m);
@@ -528,7 +560,7 @@ static int model_step(struct model *m)
 		err = model_step_erase(m, fail);
 		break;
 	case 8:
-		err = model_step_erase_stride(m);
+		err = model_step_erase_segments(m);
 		break;
 	case 9 ... 10:
 		err = model_step_change(m, fail);
@@ -536,10 +568,54 @@ static int model_step(struct model *m)
 	case 11 ... 13:
 		err = model_step_release(m);
 		break;
+	case 14:
+		err = model_step_grow(m, 0);
+		break;
 	default:
 		err = model_step_lookup(m);
 		break;
 	}
+	return err ?: model_compare(m);
+}
+
+/*
+ * The XArray takes levels away at the root when nothing but the first slot is left,
+ * down to a single page, which random steps hardly ever come to.
+ */
+static int model_shrink_root(struct model *m)
+{
+	unsigned long i;
+	int err;
+
+	for (i = 0; i < 40; i++) {
+		err = model_do_insert(m, i, i, vfio_xa_dma_word(0, i << (PAGE_SHIFT + 1),
+								VFIO_XA_DMA_READ), 0);
+		if (err)
+			return err;
+	}
+	err = model_do_insert(m, 1UL << 30, 1UL << 30,
+			      vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ), 0);
+	if (!err)
+		err = model_commit_erase(m, 1UL << 30, 1UL << 30, false);
+	for (i = 39; i && !err; i--) {
+		err = model_commit_erase(m, i, i, false);
+		if (!err)
+			err = model_compare(m);
+	}
+	if (!err)
+		err = model_compare_at(m, 0);
+	if (!err)
+		err = model_commit_change(m, 0, 100, 0, VFIO_XA_DMA_WRITE, true);
+	if (!err)
+		err = model_compare(m);
+	if (!err)
+		err = model_do_insert(m, 5, 7, vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ), 0);
+	if (!err)
+		err = model_compare(m);
+	if (!err)
+		err = model_commit_erase(m, 5, 7, true);
+	if (!err)
+		err = model_commit_erase(m, 0, 0, true);
 	return err ?: model_compare(m);
 }
 

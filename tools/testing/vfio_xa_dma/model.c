@@ -32,8 +32,11 @@ int main(int argc, char **argv)
 	unsigned long seeds = argc > 2 ? strtoul(argv[2], NULL, 0) : 200;
 	unsigned int steps = argc > 3 ? strtoul(argv[3], NULL, 0) : 500;
 	unsigned long seed, i;
-	bool ok = true;
+	bool ok;
 
+	model_init(&m, 0, NULL, 0);
+	ok = !model_shrink_root(&m) && !model_fini(&m);
+	printf("%s - model: down to one page in the root\n", ok ? "ok" : "not ok");
 	for (seed = first; seed < first + seeds; seed += i) {
 		bool group_ok = true;
 
