@@ -101,7 +101,7 @@ wait_for() { # SECONDS MESSAGE: until the inner guest says it; $answer is the re
 			if [ -n "${sampling:-}" ]; then
 				say "  pages mapped for DMA just now: $pages"
 			else
-				say "  waiting for the inner guest: $2"
+				say "  waiting for the inner guest to say '$2'"
 			fi
 		fi
 		pause 0.1
@@ -210,7 +210,6 @@ evaluate() {
 refcount() { cat "/sys/module/$1/refcnt" 2>/dev/null || echo none; }
 
 use_backend() {
-	modprobe -r vfio_iommu_type1 vfio_iommu_type1v3 2>/dev/null || true
 	case $backend in
 	type1v2) module=vfio_iommu_type1 other=vfio_iommu_type1v3 ;;
 	type1v3) module=vfio_iommu_type1v3 other=vfio_iommu_type1 ;;
@@ -222,6 +221,8 @@ use_backend() {
 	else
 		modprobe vfio_iommu_type1
 	fi
+	# afterwards, because loading anything of VFIO brings type1 with it
+	[ "$(refcount $other)" = none ] || rmmod $other
 	[ "$(refcount $module)" = 0 ] || die "$module: not loaded, or in use already"
 	[ "$(refcount $other)" = none ] || die "$other is still there"
 }
