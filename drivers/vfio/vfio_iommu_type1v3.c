@@ -58,8 +58,8 @@ module_param(alias_type1, bool, 0644);
 MODULE_PARM_DESC(alias_type1,
 		 "Also answer to VFIO_TYPE1_IOMMU and VFIO_TYPE1v2_IOMMU");
 
-/* Pages that are unmapped before looking for a fatal signal */
-#define VFIO_TYPE1V3_UNMAP_WINDOW	SZ_256K
+/* Pages that are unmapped before looking for a fatal signal, from 1 GiB to 1 GiB */
+#define VFIO_TYPE1V3_UNMAP_WINDOW	VFIO_DMA_EXTENT_MAX
 
 /* As type1: bits of a user's dirty bitmap, and its size in bytes */
 #define VFIO_TYPE1V3_BITMAP_BITS_MAX	((u64)INT_MAX)
@@ -293,6 +293,7 @@ static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
 		    vfio_type1v3_prot(run.word) != prot)
 			return false;
 		first = run.last + 1;
+		cond_resched();
 	} while (run.last != last);
 	return true;
 }
@@ -382,6 +383,9 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
  * As vfio_xa_dma_next(), but neighbouring runs that could share a superpage are
  * one: words can differ in the middle of one, when a part is dirty or has been
  * given other user memory.  Of the word, only those flags count.
+ *
+ * What is in IO page tables ends at the end of a window, which no superpage
+ * crosses; the rest is not walked, and its size makes no difference.
  */
 static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
 				      unsigned long first, unsigned long last,
@@ -391,6 +395,13 @@ static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
 
 	if (!vfio_xa_dma_next(&container->store, first, last, stretch))
 		return false;
+
+	if (vfio_type1v3_has_domain(container) &&
+	    !(stretch->word & VFIO_XA_DMA_PENDING)) {
+		last = min(last, stretch->first |
+			   (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+		stretch->last = min(stretch->last, last);
+	}
 
 	while (stretch->last < last &&
 	       vfio_xa_dma_next(&container->store, stretch->last + 1, last,
@@ -579,14 +590,9 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
 
 	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
-		if (!(run.word & VFIO_XA_DMA_PENDING)) {
-			/* Without a domain the size makes no difference. */
-			if (vfio_type1v3_has_domain(container))
-				run.last = min(run.last, run.first |
-					       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = vfio_type1v3_unmap_run(container, &run, npages,
 						     unpinned);
-		}
 		if (run.last >= last)
 			break;
 		first = run.last + 1;
