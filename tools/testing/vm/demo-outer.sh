@@ -127,15 +127,17 @@ locked_pages() {
 # bytes of this moment into the trace. "shrink" empties the allocator's caches
 # per processor, without which its counts are not exact.
 sample() {
-	local cache bytes pages
+	local cache bytes pages slabs
 
 	echo 1 >$cgroup/cgroup.freeze
 	until grep -q 'frozen 1' $cgroup/cgroup.events; do pause 0.01; done
 	for cache in /sys/kernel/slab/{kmalloc-*,radix_tree_node}; do
 		[ ! -w "$cache/shrink" ] || echo 1 >"$cache/shrink"
 	done
-	bytes=$(awk -v re="$caches" '$1 ~ re { sum += $2 * $6 * 4096 / $5 } END { printf "%d", sum }' \
-		/proc/slabinfo)
+	# without a new process, which would take objects from those caches again
+	mapfile -t slabs </proc/slabinfo
+	bytes=$(printf '%s\n' "${slabs[@]}" |
+		awk -v re="$caches" '$1 ~ re { sum += $2 * $6 * 4096 / $5 } END { printf "%d", sum }')
 	locked_pages
 	echo "demo-sample pages=$pages slab=$bytes" >$tracing/trace_marker
 	in_use
@@ -201,8 +203,8 @@ evaluate() {
 			print "result", backend, "sampled", most + 0
 			print "result", backend, "slab", slab + 0
 		}' $tracing/trace
-	[ -z "$recorder" ] || sed -n "s/.* \([0-9.]*\): \(map\|unmap\): IOMMU: iova=0x0*\([0-9a-f]*\) - [^ ]*/$backend \1 \2 \3/p" \
-		$tracing/trace >>"$recorder"
+	[ -z "$recorder" ] || sed -nE "s/.* ([0-9.]+): (map|unmap): .*iova=0x0*([0-9a-f]+) .*size=([0-9]+)\$/$backend \1 \2 \3 \4/p" \
+		$tracing/trace >"$recorder"
 }
 
 # The backends ---------------------------------------------------------------

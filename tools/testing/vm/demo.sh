@@ -11,7 +11,8 @@
 # over type1v3; a table compares them.
 #
 #   -1      type1v2 only
-#   -r DIR  keep the trace of all maps and unmaps in DIR
+#   -r DIR  keep all maps and unmaps in DIR/trace, a line each:
+#           backend, seconds, map or unmap, IOVA (hexadecimal), bytes
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
@@ -99,7 +100,7 @@ fi
 
 say "booting the outer VM"
 set +e
-"$VM/boot.sh" -k stock -n -t 900 "${disks[@]}" "$VM/demo-outer.sh" "$work" \
+"$VM/boot.sh" -k stock -n -t 900 -p mitigations=off "${disks[@]}" "$VM/demo-outer.sh" "$work" \
 	"$disk_bytes" "$copy_from" "$copy_to" "$copy_bytes" "${arguments[@]}" |
 	tee "$work/output" | grep --line-buffered -v '^result '
 status=${PIPESTATUS[0]}
