@@ -25,7 +25,7 @@ caches='^(kmalloc|radix_tree_node|vfio)'
 say() { printf '  %3d s  %s\n' "$SECONDS" "$*"; }
 die() {
 	say "FAILED: $*"
-	{ tail -n 15 "$fn/console"; cat "$fn/errors"; timeout 1 cat <&8; } 2>/dev/null |
+	{ tail -n 15 "$fn/console"; cat "$fn/errors"; } 2>/dev/null |
 		tr -d '\r' | sed 's/^/         | /' || true
 	exit 1
 }
@@ -92,6 +92,9 @@ wait_for() { # SECONDS MESSAGE: until the inner guest says it; $answer is the re
 			line=
 		done
 		kill -0 $qemu_pid 2>/dev/null || die "QEMU ended"
+		while read -r -t 0 -u 8 && IFS= read -r -u 8 part; do
+			[[ $part != *'"error"'* ]] || die "QEMU: $part"
+		done
 		locked_pages
 		if [ -n "${sampling:-}" ] && [ "$pages" -gt $((sampled + sampled / 16)) ]; then
 			sample
@@ -125,19 +128,31 @@ locked_pages() {
 
 # Stops QEMU, and with it every map and unmap, and puts a mark with the slab
 # bytes of this moment into the trace. "shrink" empties the allocator's caches
-# per processor, without which its counts are not exact.
+# per processor, whose objects all count as in use. No process is started
+# here: what it leaves behind would be weighed too.
 sample() {
-	local cache bytes pages slabs
+	local cache fd info shrink=() bytes=0 slabs line field events=
 
 	echo 1 >$cgroup/cgroup.freeze
-	until grep -q 'frozen 1' $cgroup/cgroup.events; do pause 0.01; done
-	for cache in /sys/kernel/slab/{kmalloc-*,radix_tree_node}; do
-		[ ! -w "$cache/shrink" ] || echo 1 >"$cache/shrink"
+	until [[ $events == *"frozen 1"* ]]; do
+		pause 0.02
+		IFS= read -r -d '' events <$cgroup/cgroup.events || true
 	done
-	# without a new process, which would take objects from those caches again
-	mapfile -t slabs </proc/slabinfo
-	bytes=$(printf '%s\n' "${slabs[@]}" |
-		awk -v re="$caches" '$1 ~ re { sum += $2 * $6 * 4096 / $5 } END { printf "%d", sum }')
+	# everything open before the first shrink: opening takes objects too
+	exec {info}</proc/slabinfo
+	for cache in /sys/kernel/slab/{kmalloc-*,radix_tree_node}; do
+		exec {fd}>"$cache/shrink"
+		shrink+=("$fd")
+	done
+	for fd in "${shrink[@]}"; do echo 1 >&"$fd"; done
+	mapfile -t slabs <&"$info"
+	for fd in "$info" "${shrink[@]}"; do exec {fd}>&-; done
+	for line in "${slabs[@]}"; do
+		[[ $line =~ $caches ]] || continue
+		# name, objects in use, objects, their size, objects and pages per slab
+		read -ra field <<<"$line"
+		bytes=$((bytes + field[1] * field[5] * 4096 / field[4]))
+	done
 	locked_pages
 	echo "demo-sample pages=$pages slab=$bytes" >$tracing/trace_marker
 	in_use
@@ -209,7 +224,11 @@ evaluate() {
 
 # The backends ---------------------------------------------------------------
 
-refcount() { cat "/sys/module/$1/refcnt" 2>/dev/null || echo none; }
+# Sets $users, to none if there is no such module.
+refcount() {
+	users=none
+	[ ! -e "/sys/module/$1/refcnt" ] || read -r users <"/sys/module/$1/refcnt"
+}
 
 use_backend() {
 	case $backend in
@@ -224,21 +243,27 @@ use_backend() {
 		modprobe vfio_iommu_type1
 	fi
 	# afterwards, because loading anything of VFIO brings type1 with it
-	[ "$(refcount $other)" = none ] || rmmod $other
-	[ "$(refcount $module)" = 0 ] || die "$module: not loaded, or in use already"
-	[ "$(refcount $other)" = none ] || die "$other is still there"
+	for _ in {1..50}; do
+		refcount $other
+		[ "$users" != none ] || break
+		# its last user may be on the way out
+		rmmod $other 2>/dev/null || true
+		pause 0.2
+	done
+	[ "$users" = none ] || die "$other is still there"
+	refcount $module
+	[ "$users" = 0 ] || die "$module: not loaded, or in use already"
 }
 
 # The proof that it was this backend: the other is not even loaded, and this
 # one's module has a user as long as QEMU has the container.
 in_use() {
-	local users others
-
-	users=$(refcount "$module")
-	others=$(refcount "$other")
-	if [ "$users" = none ] || [ "$users" = 0 ] || [ "$others" != none ]; then
-		die "the disk is not behind $backend: users of $module: $users, of $other: $others"
+	refcount "$module"
+	if [ "$users" = none ] || [ "$users" = 0 ]; then
+		die "the disk is not behind $backend: $module has no user"
 	fi
+	refcount "$other"
+	[ "$users" = none ] || die "is the disk behind $backend? $other is loaded"
 }
 
 pass() { # ADDRESS
@@ -266,10 +291,11 @@ pass() { # ADDRESS
 	wait_for 60 unbound
 	monitor device_del "'id': '$backend'"
 	for ((tries = 0; tries < 600; tries++)); do
-		[ "$(refcount $module)" != 0 ] || break
+		refcount "$module"
+		[ "$users" != 0 ] || break
 		pause 0.1
 	done
-	[ "$(refcount $module)" = 0 ] || die "QEMU did not give the disk back"
+	[ "$users" = 0 ] || die "QEMU did not give the disk back"
 	stop_trace
 	say "$backend: done; reading the trace"
 	evaluate
@@ -290,6 +316,10 @@ for item in /sys/class/virtio-ports/*; do
 done
 say "outer VM: $(uname -r); $(qemu-system-x86_64 --version | head -n 1)"
 start_qemu
+# one slab at most to hide free objects in, instead of several
+for item in /sys/kernel/slab/{kmalloc-*,radix_tree_node}/cpu_partial; do
+	echo 0 >"$item"
+done
 say "starting the inner guest: its CPU is emulated twice over"
 wait_for 420 booted
 for item; do
