@@ -2320,7 +2320,7 @@ static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 {
 	struct vfio_type1v3 *container = batch->container;
 	const struct vfio_type1v3_request *request;
-	unsigned long npages, unpinned = 0;
+	unsigned long npages = 0, unpinned = 0;
 
 	for (; i < end; i++) {
 		request = &batch->units[i].request;
