@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|test|bench
+# deps.sh demo|test|test-all|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -41,6 +41,8 @@ test="$demo
 /usr/bin/codespell		codespell
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
 "
+test_all="$test
+"
 bench="$test
 /usr/bin/gnuplot		gnuplot-nox
 "
@@ -48,8 +50,9 @@ bench="$test
 case ${1:-} in
 demo) needs=$demo ;;
 test) needs=$test ;;
+test-all) needs=$test_all ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|test|bench" ;;
+*) die "usage: deps.sh demo|test|test-all|bench" ;;
 esac
 [ "$(uname -m)" = x86_64 ] || die "the virtual machines need an x86_64 host"
 missing=$(while read -r file package; do
