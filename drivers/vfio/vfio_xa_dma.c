@@ -281,14 +281,17 @@ static struct vfio_xa_dma_elem *array_alloc(struct vfio_xa_dma *store,
 
 	if (vfio_xa_dma_may_alloc(gfp))
 		a = kmalloc(sizeof(*a) << order, gfp);
-	if (a)
+	if (a) {
+		store->nr_arrays++;
 		store->array_bytes += array_bytes(order);
+	}
 	return a;
 }
 
 static void array_free(struct vfio_xa_dma *store, struct vfio_xa_dma_elem *a,
 		       unsigned int order)
 {
+	store->nr_arrays--;
 	store->array_bytes -= array_bytes(order);
 	kfree(a);
 }
@@ -1621,6 +1624,25 @@ bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_run_at, "VFIO_DMA");
 
 /**
+ * vfio_xa_dma_stats() - Memory which a store takes, by kind
+ * @store: the store
+ * @stats: filled in
+ *
+ * Takes the same time however large the store is.
+ *
+ * Context: Caller holds the lock of the store.
+ */
+void vfio_xa_dma_stats(const struct vfio_xa_dma *store,
+		       struct vfio_xa_dma_stats *stats)
+{
+	stats->nodes = store->nr_nodes;
+	stats->node_bytes = store->nr_nodes * NODE_BYTES;
+	stats->arrays = store->nr_arrays;
+	stats->array_bytes = store->array_bytes;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_stats, "VFIO_DMA");
+
+/**
  * vfio_xa_dma_footprint() - Memory which a store takes
  * @store: the store
  *
@@ -1649,6 +1671,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_footprint, "VFIO_DMA");
 /* What a validation finds, to be compared with what the store has counted. */
 struct store_sums {
 	unsigned long nr_nodes;
+	unsigned long nr_arrays;
 	unsigned long array_bytes;
 	unsigned long nr_pages;
 };
@@ -1671,6 +1694,7 @@ static bool array_validate(struct vfio_xa_dma *store, const struct vfio_xa_dma_e
 			return false;
 		sums->nr_pages += run_count(&a[i]);
 	}
+	sums->nr_arrays++;
 	sums->array_bytes += array_bytes(array_order(a));
 	return true;
 }
@@ -1758,6 +1782,7 @@ int vfio_xa_dma_validate(struct vfio_xa_dma *store)
 		cond_resched();
 	}
 	if (!validate(store, sums.nr_nodes == store->nr_nodes) ||
+	    !validate(store, sums.nr_arrays == store->nr_arrays) ||
 	    !validate(store, sums.array_bytes == store->array_bytes) ||
 	    !validate(store, sums.nr_pages == store->nr_pages))
 		return -EUCLEAN;

@@ -84,8 +84,8 @@ static inline unsigned long vfio_xa_dma_vaddr(unsigned long word,
  * @xa: IOVA page number to slot; see vfio_xa_dma.c for what a slot holds
  * @nodes: list of the nodes of @xa, through xa_node.private_list
  * @nr_nodes: length of @nodes
- * @array_bytes: bytes of all the arrays of runs which slots point to, with
- *	what the memory cgroup spends on each
+ * @nr_arrays: number of arrays of runs which slots point to
+ * @array_bytes: bytes of all of them, with what the memory cgroup spends on each
  * @nr_pages: number of pages present, in whatever state
  * @near_node: node which was walked to last, NULL if it has been freed
  * @near_index: an index which is in @near_node
@@ -97,6 +97,7 @@ struct vfio_xa_dma {
 	struct xarray		xa;
 	struct list_head	nodes;
 	unsigned long		nr_nodes;
+	unsigned long		nr_arrays;
 	unsigned long		array_bytes;
 	unsigned long		nr_pages;
 	struct xa_node		*near_node;
@@ -134,6 +135,24 @@ bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
 			struct vfio_xa_dma_run *run);
 
+/**
+ * struct vfio_xa_dma_stats - memory which a store takes, by kind
+ * @nodes: number of nodes of the tree
+ * @node_bytes: bytes which they take
+ * @arrays: number of arrays of runs
+ * @array_bytes: bytes which they take
+ *
+ * Bytes are counted as vfio_xa_dma_footprint() does, and there are no others.
+ */
+struct vfio_xa_dma_stats {
+	unsigned long nodes;
+	unsigned long node_bytes;
+	unsigned long arrays;
+	unsigned long array_bytes;
+};
+
+void vfio_xa_dma_stats(const struct vfio_xa_dma *store,
+		       struct vfio_xa_dma_stats *stats);
 size_t vfio_xa_dma_footprint(struct vfio_xa_dma *store);
 int vfio_xa_dma_validate(struct vfio_xa_dma *store);
 

@@ -199,9 +199,17 @@ static int model_compare(struct model *m)
 {
 	struct vfio_xa_dma_run run, got;
 	unsigned long npages = 0, index = 0;
+	struct vfio_xa_dma_stats stats;
 	unsigned int i = 0;
 
 	if (!model_expect(!vfio_xa_dma_validate(&m->store)))
+		return -EINVAL;
+	vfio_xa_dma_stats(&m->store, &stats);
+	if (!model_expect(stats.node_bytes + stats.array_bytes ==
+			  vfio_xa_dma_footprint(&m->store)))
+		return -EINVAL;
+	if (!model_expect(!stats.nodes == !stats.node_bytes &&
+			  !stats.arrays == !stats.array_bytes))
 		return -EINVAL;
 	while (i < m->nr) {
 		i = model_run(m, i, &run);
