@@ -42,6 +42,10 @@
 #define kmalloc_obj(obj, gfp)		kmalloc(sizeof(obj), gfp)
 #endif
 
+/* Domains with dirty bits cannot be asked for. */
+#define iommu_paging_domain_alloc_flags(dev, flags) \
+	((void)(flags), iommu_paging_domain_alloc(dev))
+
 /* follow_pfnmap_start() does not tell the size of the entry that it found. */
 #define vfio_dma_pfnmap_bytes(args)	PAGE_SIZE
 

@@ -593,6 +593,7 @@ void vfio_dma_domain_init(struct vfio_dma_domain *domain,
 	/* The cautious answer is right everywhere, if not the fastest. */
 	domain->unit_is_call = true;
 	domain->unsynced = false;
+	domain->tracking = false;
 	iommu_iotlb_gather_init(&domain->gather);
 	INIT_LIST_HEAD(&domain->lost);
 }
@@ -1115,6 +1116,122 @@ void vfio_dma_forget_lost(struct vfio_dma_space *space)
 	}
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_forget_lost, "VFIO_DMA");
+
+/*
+ * Dirty bits of the IO page tables
+ *
+ * An IOMMU can set a bit in the entry of a page that a device writes to.  A
+ * superpage has one bit, which goes with it when it is unmapped or cleared.
+ */
+
+/**
+ * vfio_dma_domain_can_track() - can the IOMMU tell which pages are written to?
+ * @domain: the domain
+ *
+ * Context: Any.
+ * Return: true if it has dirty bits and the kernel has what it takes to read
+ * them.
+ */
+bool vfio_dma_domain_can_track(const struct vfio_dma_domain *domain)
+{
+	return IS_ENABLED(CONFIG_IOMMUFD_DRIVER) && domain->domain->dirty_ops;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_can_track, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_track() - begin or end to record which pages are written to
+ * @domain: the domain
+ * @enable: begin; where the domain cannot, or its IOMMU fails, tracking remains
+ *	false
+ *
+ * Bits that have been set before are not cleared.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ */
+void vfio_dma_domain_track(struct vfio_dma_domain *domain, bool enable)
+{
+	struct iommu_domain *iommu_domain = domain->domain;
+	int ret;
+
+	if (!vfio_dma_domain_can_track(domain))
+		return;
+	ret = iommu_domain->dirty_ops->set_dirty_tracking(iommu_domain, enable);
+	/* Bits that it continues to set without need do no harm. */
+	domain->tracking = enable && !ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_track, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_read_dirty() - read which pages have been written to
+ * @domain: a domain that can track
+ * @iova: first address of a range without holes
+ * @npages: its length in pages
+ * @clear: from now on they count as clean
+ * @bitmap: where to set bits, or %NULL if only to clear.  A superpage that is in
+ *	the range with only a part sets, and clears, all of its bits: the bitmap
+ *	must have them.
+ *
+ * What has been cleared can be recorded again only after
+ * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0, or what the IOMMU driver returns: the bits are incomplete.
+ */
+int vfio_dma_domain_read_dirty(struct vfio_dma_domain *domain, dma_addr_t iova,
+			       unsigned long npages, bool clear,
+			       struct iova_bitmap *bitmap)
+{
+	struct iommu_domain *iommu_domain = domain->domain;
+	struct iommu_dirty_bitmap dirty = {
+		.bitmap = bitmap,
+		.gather = &domain->gather,
+	};
+
+	if (clear)
+		domain->unsynced = true;
+	return iommu_domain->dirty_ops->read_and_clear_dirty(iommu_domain, iova,
+			npages << PAGE_SHIFT, clear ? 0 : IOMMU_DIRTY_NO_CLEAR,
+			&dirty);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_read_dirty, "VFIO_DMA");
+
+/**
+ * vfio_dma_domain_take_dirty() - read, without a bitmap, if there is a dirty page
+ * @domain: a domain that can track
+ * @iova: first address of a range without holes; neither end inside of a
+ *	superpage
+ * @npages: its length in pages
+ * @first: first address of the first dirty page, which may be a superpage
+ * @last: last address of the last dirty page
+ *
+ * All of the range counts as clean from now on.
+ *
+ * Source: iommu_dirty_bitmap_record() and its counterparts in the drivers add
+ * what they clear to the gather, because the IOTLB must learn of it.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: true if something has been, or may have been, written to.
+ */
+bool vfio_dma_domain_take_dirty(struct vfio_dma_domain *domain, dma_addr_t iova,
+				unsigned long npages, dma_addr_t *first,
+				dma_addr_t *last)
+{
+	struct iommu_domain *iommu_domain = domain->domain;
+	struct iommu_iotlb_gather gather;
+	struct iommu_dirty_bitmap dirty;
+	size_t size = npages << PAGE_SHIFT;
+	int ret;
+
+	iommu_dirty_bitmap_init(&dirty, NULL, &gather);
+	ret = iommu_domain->dirty_ops->read_and_clear_dirty(iommu_domain, iova,
+							    size, 0, &dirty);
+	*first = ret ? iova : gather.start;
+	*last = ret ? iova + size - 1 : gather.end;
+	if (gather.end)
+		iommu_iotlb_sync(iommu_domain, &gather);
+	return *last;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_take_dirty, "VFIO_DMA");
 
 MODULE_DESCRIPTION("VFIO DMA mapping store and core");
 MODULE_LICENSE("GPL");

@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/sizes.h>
 
+struct iova_bitmap;
 struct task_struct;
 
 /**
@@ -107,8 +108,10 @@ void vfio_dma_unpin(unsigned long pfn, unsigned long npages, bool dirty);
  * @next: in &vfio_dma_space.domains
  * @domain: the domain
  * @unit_is_call: this IOMMU unmaps only what whole iommu_map() calls made
- * @unsynced: something has been unmapped since the last IOTLB synchronisation
- * @gather: what that is
+ * @unsynced: something has been unmapped, or marked clean, since the last IOTLB
+ *	synchronisation
+ * @tracking: the IOMMU records which pages are written to
+ * @gather: what has changed since that synchronisation
  * @lost: blocks that vfio_dma_domain_split() could not map back (struct
  *	vfio_dma_lost)
  */
@@ -117,6 +120,7 @@ struct vfio_dma_domain {
 	struct iommu_domain *domain;
 	bool unit_is_call;
 	bool unsynced;
+	bool tracking;
 	struct iommu_iotlb_gather gather;
 	struct list_head lost;
 };
@@ -170,6 +174,15 @@ bool vfio_dma_domain_linear(struct vfio_dma_domain *domain, dma_addr_t iova,
 int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			  unsigned long npages, dma_addr_t first,
 			  dma_addr_t end, int prot);
+
+bool vfio_dma_domain_can_track(const struct vfio_dma_domain *domain);
+void vfio_dma_domain_track(struct vfio_dma_domain *domain, bool enable);
+int vfio_dma_domain_read_dirty(struct vfio_dma_domain *domain, dma_addr_t iova,
+			       unsigned long npages, bool clear,
+			       struct iova_bitmap *bitmap);
+bool vfio_dma_domain_take_dirty(struct vfio_dma_domain *domain, dma_addr_t iova,
+				unsigned long npages, dma_addr_t *first,
+				dma_addr_t *last);
 
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big);

@@ -24,6 +24,7 @@
  */
 
 #include <linux/iommu.h>
+#include <linux/iova_bitmap.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/mm.h>
@@ -38,6 +39,7 @@
 #include <linux/vfio.h>
 #include <linux/xarray.h>
 
+#include <uapi/linux/iommufd.h>
 #include <uapi/linux/vfio_type1v3.h>
 
 #include "vfio.h"
@@ -78,7 +80,8 @@ MODULE_PARM_DESC(alias_type1,
  * struct vfio_type1v3_group - an IOMMU group in a container
  * @next: in &vfio_type1v3_domain.groups or &vfio_type1v3.emulated
  * @iommu_group: the group
- * @dirties_unseen: its devices write to memory that they have not pinned
+ * @dirties_unseen: its devices write to memory that they have not pinned, and
+ *	nobody sees it but perhaps the IOMMU
  */
 struct vfio_type1v3_group {
 	struct list_head next;
@@ -122,7 +125,6 @@ struct vfio_type1v3_map {
  * @ranges: valid IOVA ranges, ascending; %NULL if anything is valid
  * @nr_ranges: length of @ranges
  * @emulated: groups without an IOMMU, list of struct vfio_type1v3_group
- * @nr_unseen: groups that dirty memory unseen
  * @devices_lock: held while drivers are told of an unmap
  * @devices: open devices that pin pages, list of struct vfio_device; changes
  *	with @devices_lock and @lock held
@@ -146,7 +148,6 @@ struct vfio_type1v3 {
 	struct vfio_iova_range *ranges;
 	unsigned int nr_ranges;
 	struct list_head emulated;
-	unsigned int nr_unseen;
 	struct mutex devices_lock;	/* drivers' callbacks */
 	struct list_head devices;
 	struct xarray pins;
@@ -267,6 +268,14 @@ static void vfio_type1v3_change(struct vfio_type1v3 *container,
 	vfio_xa_dma_change(&container->store, first, last, clear, set);
 }
 
+static void vfio_type1v3_set_dirty(struct vfio_type1v3 *container,
+				   unsigned long first, unsigned long last)
+{
+	if (container->dirty_tracking)
+		vfio_type1v3_change(container, first, last, 0,
+				    VFIO_XA_DMA_DIRTY);
+}
+
 /* Nobody owns a container without mappings, so the next one to map can be anybody. */
 static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
 {
@@ -362,6 +371,10 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 
 		/* It must not be touched while invalidations are due. */
 		vfio_dma_unmap_flush(&container->space);
+		/* Writes until it is unmapped would be lost if it were read. */
+		if (domain->tracking && prot & IOMMU_WRITE)
+			vfio_type1v3_set_dirty(container, block,
+					       block + npages - 1);
 		err = vfio_dma_domain_split(domain, vfio_type1v3_iova(block),
 					    npages, vfio_type1v3_iova(*first),
 					    vfio_type1v3_iova(*last + 1), prot);
@@ -686,38 +699,191 @@ static void vfio_type1v3_lose_maps(struct vfio_type1v3 *container)
  *
  * A page is known to be dirty by a flag of its word, which is set when
  * vfio_dma_rw() writes to it, when a driver unpins it, and when a group goes
- * that could write to it unseen; and it counts as dirty while it is pinned.  As
- * long as there is a group that writes unseen, all that is mapped is dirty.
+ * that could write to it unseen; and it counts as dirty while it is pinned.
+ *
+ * Groups that write unseen may be behind IOMMUs that record it: then the bits of
+ * their IO page tables come on top.  Otherwise all that is mapped is dirty.
+ * Such a bit stands for a superpage as a whole, and goes with it: a superpage
+ * that is divided, and one across an end of the range that is asked for, has
+ * the flag set in its words.
  */
 
-static bool vfio_type1v3_all_dirty(const struct vfio_type1v3 *container)
+/* Who answers, or would answer if tracking were started: VFIO_IOMMU_TYPE1V3_DIRTY_* */
+static u32 vfio_type1v3_dirty_source(struct vfio_type1v3 *container)
 {
-	return container->nr_unseen;
+	u32 source = VFIO_IOMMU_TYPE1V3_DIRTY_PINNED;
+	struct vfio_type1v3_group *group;
+	struct vfio_type1v3_domain *domain;
+	struct vfio_dma_domain *d;
+
+	list_for_each_entry(d, &container->space.domains, next) {
+		domain = container_of(d, struct vfio_type1v3_domain, dma);
+		list_for_each_entry(group, &domain->groups, next) {
+			if (!group->dirties_unseen)
+				continue;
+			if (container->dirty_tracking ? !d->tracking :
+			    !vfio_dma_domain_can_track(d))
+				return VFIO_IOMMU_TYPE1V3_DIRTY_ALL;
+			source = VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE;
+		}
+	}
+	return source;
 }
 
-static void vfio_type1v3_group_is_seen(struct vfio_type1v3 *container,
-				       struct vfio_type1v3_group *group)
+/*
+ * Take the dirty bit of a block that could be a superpage, across the border
+ * before page @at, to the words of its pages.  Returns false if there is no such
+ * block.
+ */
+static bool vfio_type1v3_take_block(struct vfio_type1v3 *container,
+				    struct vfio_dma_domain *domain,
+				    unsigned long at,
+				    struct vfio_xa_dma_run *block)
 {
-	if (group->dirties_unseen) {
-		group->dirties_unseen = false;
-		container->nr_unseen--;
+	unsigned long npages = 0, word;
+	dma_addr_t first, last;
+
+	if (!at || at > VFIO_XA_DMA_LAST_INDEX)
+		return false;
+	word = vfio_xa_dma_load(&container->store, at - 1) &
+	       vfio_xa_dma_load(&container->store, at);
+	if (word & VFIO_XA_DMA_BIG && word & VFIO_XA_DMA_WRITE)
+		npages = vfio_type1v3_find_block(container, domain, at,
+						 vfio_type1v3_prot(word));
+	if (!npages)
+		return false;
+
+	block->first = round_down(at, npages);
+	block->last = block->first + npages - 1;
+	if (vfio_dma_domain_take_dirty(domain, vfio_type1v3_iova(block->first),
+				       npages, &first, &last))
+		vfio_type1v3_set_dirty(container, first >> PAGE_SHIFT,
+				       last >> PAGE_SHIFT);
+	return true;
+}
+
+/* Read, or only clear, what the IOMMU of a domain has recorded of a range. */
+static void vfio_type1v3_read_domain(struct vfio_type1v3 *container,
+				     struct vfio_dma_domain *domain,
+				     unsigned long first, unsigned long last,
+				     bool clear, struct iova_bitmap *bitmap)
+{
+	struct vfio_xa_dma_run run, block;
+
+	/* The bitmap has no room for what lies outside of the range. */
+	if (vfio_type1v3_take_block(container, domain, first, &block))
+		first = block.last + 1;
+	if (first <= last &&
+	    vfio_type1v3_take_block(container, domain, last + 1, &block))
+		last = block.first - 1;
+
+	while (first <= last &&
+	       vfio_type1v3_next_stretch(container, first, last, &run)) {
+		/* Perhaps it is more; what is too much is only a cost. */
+		if (!(run.word & VFIO_XA_DMA_PENDING) &&
+		    run.word & VFIO_XA_DMA_WRITE &&
+		    vfio_dma_domain_read_dirty(domain,
+					       vfio_type1v3_iova(run.first),
+					       vfio_type1v3_run_pages(&run),
+					       clear, bitmap))
+			vfio_type1v3_set_dirty(container, run.first, run.last);
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+		cond_resched();
 	}
 }
 
-static void vfio_type1v3_set_dirty(struct vfio_type1v3 *container,
-				   unsigned long first, unsigned long last)
+/* Begin to track: nothing is dirty, and nothing is allocated. */
+static void vfio_type1v3_start_tracking(struct vfio_type1v3 *container)
 {
+	struct vfio_dma_domain *domain;
+
 	if (container->dirty_tracking)
-		vfio_type1v3_change(container, first, last, 0,
-				    VFIO_XA_DMA_DIRTY);
+		return;
+
+	list_for_each_entry(domain, &container->space.domains, next) {
+		if (vfio_dma_domain_can_track(domain))
+			vfio_type1v3_read_domain(container, domain, 0,
+						 VFIO_XA_DMA_LAST_INDEX, true,
+						 NULL);
+		vfio_dma_domain_track(domain, true);
+	}
+	vfio_dma_unmap_flush(&container->space);
+	container->dirty_tracking = true;
 }
 
-/* The dirty pages of [@first, @last], at most PAGE_SIZE bytes of bits. */
+static void vfio_type1v3_stop_tracking(struct vfio_type1v3 *container)
+{
+	struct vfio_dma_domain *domain;
+
+	list_for_each_entry(domain, &container->space.domains, next)
+		if (domain->tracking)
+			vfio_dma_domain_track(domain, false);
+	container->dirty_tracking = false;
+	vfio_type1v3_change(container, 0, VFIO_XA_DMA_LAST_INDEX,
+			    VFIO_XA_DMA_DIRTY, 0);
+}
+
+/*
+ * Fill a user's bitmap with zeros.  Where @bitmap cannot be written to - it takes
+ * ordinary memory only, and keeps silent about it - dirty bits would be lost.
+ */
+static int vfio_type1v3_zero_bitmap(struct iova_bitmap *bitmap,
+				    unsigned long first, unsigned int shift,
+				    u64 __user *data, size_t bytes)
+{
+	u8 __user *pos = (u8 __user *)data;
+	size_t done, n;
+	u8 bits;
+
+	for (done = 0; done < bytes; done += n, pos += n) {
+		n = min(bytes - done, PAGE_SIZE - offset_in_page(pos));
+		iova_bitmap_set(bitmap, vfio_type1v3_iova(first +
+				(done * BITS_PER_BYTE << shift)),
+				PAGE_SIZE);
+		if (get_user(bits, pos) || !(bits & 1) || clear_user(pos, n))
+			return -EFAULT;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Write to a user's bitmap what the IOMMUs have recorded. */
+static int vfio_type1v3_read_hardware(struct vfio_type1v3 *container,
+				      unsigned long first, unsigned long last,
+				      unsigned int shift, bool clear,
+				      u64 __user *data)
+{
+	size_t bytes = VFIO_TYPE1V3_BITMAP_BYTES(((last - first) >> shift) + 1);
+	struct vfio_dma_domain *domain;
+	struct iova_bitmap *bitmap;
+	int ret;
+
+	bitmap = iova_bitmap_alloc(vfio_type1v3_iova(first),
+				   (last - first + 1) << PAGE_SHIFT,
+				   PAGE_SIZE << shift, data);
+	if (IS_ERR(bitmap))
+		return PTR_ERR(bitmap);
+
+	ret = vfio_type1v3_zero_bitmap(bitmap, first, shift, data, bytes);
+	list_for_each_entry(domain, &container->space.domains, next)
+		if (!ret && domain->tracking)
+			vfio_type1v3_read_domain(container, domain, first, last,
+						 clear, bitmap);
+	vfio_dma_unmap_flush(&container->space);
+	iova_bitmap_free(bitmap);
+	return ret;
+}
+
+/* Add dirty pages of [@first, @last] to at most PAGE_SIZE bytes of bits. */
 static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
 				     unsigned long first, unsigned long last,
-				     unsigned int shift, unsigned long *bitmap)
+				     unsigned int shift, bool all,
+				     unsigned long *bitmap)
 {
-	bool all = vfio_type1v3_all_dirty(container);
 	unsigned long pos = first, index, lo, hi;
 	struct vfio_xa_dma_run run;
 	void *entry;
@@ -740,13 +906,18 @@ static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
 		__set_bit((index - first) >> shift, bitmap);
 }
 
-/* Write the dirty bitmap of a range that the caller has checked. */
+/*
+ * Write the dirty bitmap of a range that the caller has checked.  @clear: what
+ * the IOMMUs have recorded is clean from now on, unless this fails.
+ */
 static int vfio_type1v3_report_dirty(struct vfio_type1v3 *container,
 				     unsigned long first, unsigned long last,
-				     u64 __user *data)
+				     bool clear, u64 __user *data)
 {
 	unsigned int shift = __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT;
-	unsigned long bits = PAGE_SIZE * BITS_PER_BYTE, chunk_last;
+	unsigned long bits = PAGE_SIZE * BITS_PER_BYTE, pos = first, chunk_last;
+	u32 source = vfio_type1v3_dirty_source(container);
+	bool hardware = source == VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE;
 	unsigned long *bitmap;
 	size_t bytes;
 	int ret = 0;
@@ -755,28 +926,41 @@ static int vfio_type1v3_report_dirty(struct vfio_type1v3 *container,
 	if (!bitmap)
 		return -ENOMEM;
 
+	if (hardware)
+		ret = vfio_type1v3_read_hardware(container, first, last, shift,
+						 clear, data);
+	if (ret)
+		goto out_free;
+
 	for (;;) {
-		chunk_last = min(last, first + (bits << shift) - 1);
-		bytes = VFIO_TYPE1V3_BITMAP_BYTES(((chunk_last - first) >>
+		chunk_last = min(last, pos + (bits << shift) - 1);
+		bytes = VFIO_TYPE1V3_BITMAP_BYTES(((chunk_last - pos) >>
 						   shift) + 1);
-		memset(bitmap, 0, bytes);
-		vfio_type1v3_fill_bitmap(container, first, chunk_last, shift,
-					 bitmap);
-		if (copy_to_user(data, bitmap, bytes)) {
-			ret = -EFAULT;
+		ret = -EFAULT;
+		if (!hardware)
+			memset(bitmap, 0, bytes);
+		else if (copy_from_user(bitmap, data, bytes))
 			break;
-		}
+		vfio_type1v3_fill_bitmap(container, pos, chunk_last, shift,
+					 source == VFIO_IOMMU_TYPE1V3_DIRTY_ALL,
+					 bitmap);
+		if (copy_to_user(data, bitmap, bytes))
+			break;
+		ret = 0;
 		if (chunk_last == last)
 			break;
-		first = chunk_last + 1;
+		pos = chunk_last + 1;
 		data += bytes / sizeof(*data);
-		if (fatal_signal_pending(current)) {
-			ret = -EINTR;
+		ret = -EINTR;
+		if (fatal_signal_pending(current))
 			break;
-		}
 		cond_resched();
 	}
+	/* What has been read is not known any more. */
+	if (ret && hardware && clear)
+		vfio_type1v3_set_dirty(container, first, last);
 
+out_free:
 	free_page((unsigned long)bitmap);
 	return ret;
 }
@@ -881,7 +1065,7 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 					       &iova_last);
 	}
 	if (bitmap && !ret)
-		ret = vfio_type1v3_report_dirty(container, first, last,
+		ret = vfio_type1v3_report_dirty(container, first, last, false,
 						bitmap->data);
 	if (ret) {
 		vfio_type1v3_change(container, first, last,
@@ -1673,8 +1857,14 @@ static bool vfio_type1v3_probe_iova(const struct vfio_type1v3_ranges *ranges,
 static int vfio_type1v3_alloc_iommu_domain(struct device *dev, void *data)
 {
 	struct iommu_domain **domain = data;
+	u32 flags = 0;
 
-	*domain = iommu_paging_domain_alloc(dev);
+	if (IS_ENABLED(CONFIG_IOMMUFD_DRIVER) &&
+	    device_iommu_capable(dev, IOMMU_CAP_DIRTY_TRACKING))
+		flags = IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+	*domain = iommu_paging_domain_alloc_flags(dev, flags);
+	if (flags && *domain == ERR_PTR(-EOPNOTSUPP))
+		*domain = iommu_paging_domain_alloc_flags(dev, 0);
 	return 1; /* one device speaks for its group */
 }
 
@@ -1689,6 +1879,7 @@ vfio_type1v3_share_domain(struct vfio_type1v3 *container,
 	*ret = 0;
 	list_for_each_entry(d, &container->space.domains, next) {
 		if (d->domain->ops != domain->dma.domain->ops ||
+		    d->domain->dirty_ops != domain->dma.domain->dirty_ops ||
 		    vfio_type1v3_domain(d)->coherent != domain->coherent)
 			continue;
 
@@ -1764,7 +1955,6 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 					   &ret);
 	if (shared) {
 		list_add(&group->next, &shared->groups);
-		container->nr_unseen++;
 		vfio_type1v3_set_ranges(container, &ranges);
 		iommu_domain_free(iommu_domain);
 		kfree(domain);
@@ -1774,6 +1964,10 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 		kvfree(ranges.ranges);
 		goto err_free_domain;
 	}
+
+	/* Nothing can be written to yet. */
+	if (container->dirty_tracking)
+		vfio_dma_domain_track(&domain->dma, true);
 
 	if (vfio_type1v3_probe_iova(&ranges, &domain->dma, &iova))
 		vfio_dma_domain_probe(&domain->dma, iova);
@@ -1789,7 +1983,6 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 		goto err_ranges;
 
 	list_add(&group->next, &domain->groups);
-	container->nr_unseen++;
 	vfio_dma_domain_add(&container->space, &domain->dma);
 	vfio_type1v3_set_ranges(container, &ranges);
 	return 0;
@@ -1847,10 +2040,13 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 	if (domain)
 		iommu_detach_group(domain->dma.domain, iommu_group);
 
-	/* What its devices may have written to is not known any other way. */
-	if (group->dirties_unseen)
+	/*
+	 * What its devices may have written to is known only if the IOMMU has
+	 * recorded it, in an IO page table that stays.
+	 */
+	if (group->dirties_unseen &&
+	    (!domain->dma.tracking || list_is_singular(&domain->groups)))
 		vfio_type1v3_set_dirty(container, 0, VFIO_XA_DMA_LAST_INDEX);
-	vfio_type1v3_group_is_seen(container, group);
 	list_del(&group->next);
 	kfree(group);
 
@@ -1985,9 +2181,7 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 	struct vfio_iommu_type1v3_info_cap_dirty dirty = {
 		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY,
 		.header.version = 1,
-		.source = vfio_type1v3_all_dirty(container) ?
-			  VFIO_IOMMU_TYPE1V3_DIRTY_ALL :
-			  VFIO_IOMMU_TYPE1V3_DIRTY_PINNED,
+		.source = vfio_type1v3_dirty_source(container),
 	};
 	int ret;
 
@@ -2556,7 +2750,7 @@ static int vfio_type1v3_get_bitmap(struct vfio_type1v3 *container,
 	    vfio_type1v3_check_bitmap(container, &get->bitmap, get->size))
 		return -EINVAL;
 
-	ret = vfio_type1v3_report_dirty(container, first, last,
+	ret = vfio_type1v3_report_dirty(container, first, last, true,
 					get->bitmap.data);
 	if (!ret)
 		vfio_type1v3_change(container, first, last, VFIO_XA_DMA_DIRTY,
@@ -2586,12 +2780,10 @@ static long vfio_type1v3_dirty_pages(struct vfio_type1v3 *container,
 	mutex_lock(&container->lock);
 	switch (dirty.flags) {
 	case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
-		container->dirty_tracking = true;
+		vfio_type1v3_start_tracking(container);
 		break;
 	case VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP:
-		container->dirty_tracking = false;
-		vfio_type1v3_change(container, 0, VFIO_XA_DMA_LAST_INDEX,
-				    VFIO_XA_DMA_DIRTY, 0);
+		vfio_type1v3_stop_tracking(container);
 		break;
 	case VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP:
 		ret = vfio_type1v3_get_bitmap(container, &get);
@@ -2797,7 +2989,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 
 	group = vfio_type1v3_find_group(container, iommu_group, &domain);
 	if (group)
-		vfio_type1v3_group_is_seen(container, group);
+		group->dirties_unseen = false;
 	ret = npage;
 	goto out_mmput;
 
@@ -3124,3 +3316,4 @@ module_exit(vfio_type1v3_exit);
 MODULE_DESCRIPTION("VFIO container backend for page-granular DMA mapping");
 MODULE_LICENSE("GPL");
 MODULE_IMPORT_NS("VFIO_DMA");
+MODULE_IMPORT_NS("IOMMUFD");

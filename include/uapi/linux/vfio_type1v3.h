@@ -156,12 +156,20 @@ struct vfio_iommu_type1v3_info_cap_usage {
  *
  * VFIO_IOMMU_TYPE1V3_DIRTY_ALL: a device writes to memory unseen; every mapped
  * page is reported, each time.
+ *
+ * VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE: the IOMMUs record what the devices write to
+ * that do not pin; of a superpage, all pages are reported if one has been
+ * written to, and a superpage that an unmap divides is reported once.
+ *
+ * Groups that come and go change it, and VFIO_IOMMU_DIRTY_PAGES_FLAG_START does
+ * if an IOMMU then fails to record: it becomes VFIO_IOMMU_TYPE1V3_DIRTY_ALL.
  */
 struct vfio_iommu_type1v3_info_cap_dirty {
 	struct vfio_info_cap_header header;
 	__u32 source;
 #define VFIO_IOMMU_TYPE1V3_DIRTY_PINNED		0
 #define VFIO_IOMMU_TYPE1V3_DIRTY_ALL		1
+#define VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE	2
 	__u32 __reserved;
 };
 
