@@ -10,6 +10,10 @@
  * caller may do is an error, counted in mock_errors: an unmap that begins or
  * ends inside of a leaf or meets a hole, mapping what is mapped, a page that
  * somebody unpinned while the device could reach it.
+ *
+ * A kind of IOMMU with dirty bits has one for each leaf, as hardware has.  It
+ * goes when the leaf is unmapped, also if nobody has read it; and when it is
+ * cleared, the IOTLB has to learn of it before the next write is recorded.
  */
 #ifndef __VFIO_DMA_MOCK_H
 #define __VFIO_DMA_MOCK_H
@@ -20,6 +24,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/iommu.h>
+#include <linux/iova_bitmap.h>
 #include <linux/list.h>
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
@@ -42,12 +47,14 @@
  * @pgsizes: its page sizes
  * @unit_is_call: a leaf is what one map_pages() covers, whatever its length
  * @sync_disjoint: an unmap that does not adjoin the last invalidates that first
+ * @dirty: it has dirty bits
  */
 struct mock_kind {
 	const char *name;
 	unsigned long pgsizes;
 	bool unit_is_call;
 	bool sync_disjoint;
+	bool dirty;
 };
 
 static const struct mock_kind mock_kinds[] = {
@@ -59,6 +66,8 @@ static const struct mock_kind mock_kinds[] = {
 	{ "calls", PAGE_MASK, .unit_is_call = true },
 	{ "calls of sizes", PAGE_SIZE | PAGE_SIZE << 9 | PAGE_SIZE << 18,
 	  .unit_is_call = true, .sync_disjoint = true },
+	{ "dirty bits", PAGE_SIZE | PAGE_SIZE << 9 | PAGE_SIZE << 18,
+	  .dirty = true },
 };
 
 /**
@@ -68,6 +77,8 @@ static const struct mock_kind mock_kinds[] = {
  * @last: last IOVA page
  * @pfn: page frame that @first translates to
  * @prot: IOMMU_READ, IOMMU_WRITE
+ * @dirty: a device has written to it
+ * @clean_unseen: it was dirty, and the IOTLB still takes it for that
  */
 struct mock_leaf {
 	struct list_head stale;
@@ -75,6 +86,8 @@ struct mock_leaf {
 	unsigned long last;
 	unsigned long pfn;
 	int prot;
+	bool dirty;
+	bool clean_unseen;
 };
 
 /**
@@ -88,6 +101,11 @@ struct mock_leaf {
  *	and pages need not be pinned
  * @fail_map: the map_pages() call to fail, 1 is the next, 0 is none
  * @fail_unmap: the unmap_pages() call to do nothing, likewise
+ * @fail_track: set_dirty_tracking() fails
+ * @fail_read: read_and_clear_dirty() fails, and has read nothing
+ * @tracking: dirty bits are set
+ * @busy: an IOVA page that a device writes to all the time, 0 is none
+ * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
  * @nr_map: map_pages() calls so far
  * @nr_sync: invalidations so far
  */
@@ -100,6 +118,11 @@ struct mock_domain {
 	bool probing;
 	unsigned int fail_map;
 	unsigned int fail_unmap;
+	bool fail_track;
+	bool fail_read;
+	bool tracking;
+	unsigned long busy;
+	unsigned long munmap;
 	unsigned long nr_map;
 	unsigned long nr_sync;
 };
@@ -162,6 +185,8 @@ static int mock_add_leaf(struct mock_domain *mock, unsigned long first,
 	leaf->last = first + npages - 1;
 	leaf->pfn = pfn;
 	leaf->prot = prot & (IOMMU_READ | IOMMU_WRITE);
+	leaf->dirty = false;
+	leaf->clean_unseen = false;
 	ret = mtree_insert_range(&mock->leaves, leaf->first, leaf->last, leaf,
 				 GFP_KERNEL);
 	if (ret) {
@@ -206,6 +231,32 @@ static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 	return fail ? -ENOMEM : 0;
 }
 
+/* A device writes to a page.  Returns false if it cannot. */
+static bool mock_write(struct mock_domain *mock, unsigned long index)
+{
+	struct mock_leaf *leaf = mock_leaf_at(mock, index);
+
+	if (!leaf || !(leaf->prot & IOMMU_WRITE))
+		return false;
+	if (leaf->clean_unseen)
+		mock_error("IOVA page %lx: a write that is not recorded", index);
+	if (mock->tracking)
+		leaf->dirty = true;
+	return true;
+}
+
+/* What happens while something else does: it comes before or after. */
+static void mock_write_busy(struct mock_domain *mock)
+{
+	struct mock_leaf *leaf;
+
+	if (!mock->busy)
+		return;
+	leaf = mock_leaf_at(mock, mock->busy);
+	if (leaf && !leaf->clean_unseen)
+		mock_write(mock, mock->busy);
+}
+
 static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 			       size_t pgsize, size_t pgcount,
 			       struct iommu_iotlb_gather *gather)
@@ -216,6 +267,7 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 	struct mock_leaf *leaf;
 	size_t size;
 
+	mock_write_busy(mock);
 	if (mock->fail_unmap && !--mock->fail_unmap)
 		return 0;
 
@@ -249,8 +301,11 @@ static void mock_iotlb_sync(struct iommu_domain *domain,
 {
 	struct mock_domain *mock = to_mock(domain);
 	struct mock_leaf *leaf, *tmp;
+	unsigned long index = gather->start >> PAGE_SHIFT;
 
 	mock->nr_sync++;
+	mt_for_each(&mock->leaves, leaf, index, gather->end >> PAGE_SHIFT)
+		leaf->clean_unseen = false;
 	list_for_each_entry_safe(leaf, tmp, &mock->stale, stale) {
 		mock_check_pinned(mock, leaf);
 		if (leaf->first < gather->start >> PAGE_SHIFT ||
@@ -260,6 +315,58 @@ static void mock_iotlb_sync(struct iommu_domain *domain,
 		kfree(leaf);
 	}
 }
+
+static int mock_set_tracking(struct iommu_domain *domain, bool enable)
+{
+	struct mock_domain *mock = to_mock(domain);
+
+	if (mock->fail_track)
+		return -EIO;
+	mock->tracking = enable;
+	return 0;
+}
+
+/* As drivers do it, that is, also for what of a leaf is outside of the range. */
+static int mock_read_dirty(struct iommu_domain *domain, unsigned long iova,
+			   size_t size, unsigned long flags,
+			   struct iommu_dirty_bitmap *dirty)
+{
+	struct mock_domain *mock = to_mock(domain);
+	unsigned long index = iova >> PAGE_SHIFT, start;
+	unsigned long last = (iova + size - 1) >> PAGE_SHIFT;
+	struct mock_leaf *leaf;
+
+	if (mock->fail_read)
+		return -EIO;
+	mock_write_busy(mock);
+	if (mock->munmap)
+		vm_munmap(mock->munmap, PAGE_SIZE);
+	mock->munmap = 0;
+	for (; index <= last; index = leaf->last + 1) {
+		leaf = mock_leaf_at(mock, index);
+		if (!leaf) {
+			mock_error("dirty bit of a hole at IOVA page %lx", index);
+			return -ENOENT;
+		}
+		if (!leaf->dirty)
+			continue;
+		start = leaf->first << PAGE_SHIFT;
+		size = (leaf->last - leaf->first + 1) << PAGE_SHIFT;
+		if (dirty->bitmap)
+			iova_bitmap_set(dirty->bitmap, start, size);
+		if (flags & IOMMU_DIRTY_NO_CLEAR)
+			continue;
+		leaf->dirty = false;
+		leaf->clean_unseen = true;
+		iommu_iotlb_gather_add_range(dirty->gather, start, size);
+	}
+	return 0;
+}
+
+static const struct iommu_dirty_ops mock_dirty_ops = {
+	.set_dirty_tracking	= mock_set_tracking,
+	.read_and_clear_dirty	= mock_read_dirty,
+};
 
 static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 				     dma_addr_t iova)
@@ -310,6 +417,8 @@ static struct mock_domain *mock_alloc(const struct mock_kind *kind)
 	INIT_LIST_HEAD(&mock->stale);
 	mock->domain.type = IOMMU_DOMAIN_UNMANAGED;
 	mock->domain.ops = &mock_domain_ops;
+	if (kind->dirty)
+		mock->domain.dirty_ops = &mock_dirty_ops;
 	mock->domain.pgsize_bitmap = kind->pgsizes;
 	mock->domain.geometry.aperture_end = BIT_ULL(57) - 1;
 	mock->domain.geometry.force_aperture = true;

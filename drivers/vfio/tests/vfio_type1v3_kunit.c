@@ -18,6 +18,7 @@
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
+#include <uapi/linux/iommufd.h>
 
 #include "vfio_dma_mock.h"
 
@@ -43,6 +44,12 @@ struct mock_group {
 /* The map_pages() call to fail in the next domain that is made, 0 is none */
 static unsigned int mock_fail_next;
 
+/* No domain with dirty bits is to be had, although the IOMMU has them. */
+static bool mock_refuse_dirty;
+
+/* New domains fail to track */
+static bool mock_fail_track;
+
 static struct mock_group *mock_group(struct iommu_group *group)
 {
 	return (struct mock_group *)group;
@@ -54,11 +61,25 @@ static int mock_group_devices(struct iommu_group *group, void *data,
 	return fn((struct device *)group, data);
 }
 
-static struct iommu_domain *mock_paging_domain_alloc(struct device *dev)
+static bool mock_capable(struct device *dev, enum iommu_cap cap)
 {
 	struct mock_group *group = (struct mock_group *)dev;
-	struct mock_domain *mock = mock_alloc(group->kind);
 
+	return cap == IOMMU_CAP_DIRTY_TRACKING && group->kind->dirty;
+}
+
+static struct iommu_domain *mock_paging_domain_alloc(struct device *dev, u32 flags)
+{
+	struct mock_group *group = (struct mock_group *)dev;
+	struct mock_domain *mock;
+
+	if (flags && mock_refuse_dirty)
+		return ERR_PTR(-EOPNOTSUPP);
+	mock = mock_alloc(group->kind);
+	if (mock && !(flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING))
+		mock->domain.dirty_ops = NULL;
+	if (mock)
+		mock->fail_track = mock_fail_track;
 	return mock ? &mock->domain : ERR_PTR(-ENOMEM);
 }
 
@@ -113,7 +134,8 @@ static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 }
 
 #define iommu_group_for_each_dev	mock_group_devices
-#define iommu_paging_domain_alloc	mock_paging_domain_alloc
+#define iommu_paging_domain_alloc_flags	mock_paging_domain_alloc
+#define device_iommu_capable		mock_capable
 #define iommu_attach_group		mock_attach_group
 #define iommu_detach_group		mock_detach_group
 #define iommu_get_group_resv_regions	mock_resv_regions
@@ -147,12 +169,19 @@ MODULE_PARM_DESC(steps, "how many steps the random test does for each kind of IO
  * @user: page of user memory
  * @prot: IOMMU_READ, IOMMU_WRITE; 0 if it is not mapped
  * @small: it must not be in a superpage
+ * @written: since tracking began, or it was reported last
  */
 struct model_page {
 	unsigned int user;
 	u8 prot;
 	bool small;
+	bool written;
 };
+
+/* Where a test's dirty bitmaps are in @arg: across the border of two pages */
+#define ARG_SIZE	(3 * PAGE_SIZE)
+#define ARG_BITMAP	(2 * PAGE_SIZE - 64)
+#define ARG_GUARD	32
 
 /**
  * struct container_test - a container and what is expected of it
@@ -161,7 +190,8 @@ struct model_page {
  * @groups: groups to attach
  * @emulated: a group without an IOMMU
  * @memory: user memory, of WINDOW pages
- * @arg: a page of user memory for arguments
+ * @arg: user memory for arguments, of ARG_SIZE
+ * @bits: the last dirty bitmap
  * @model: IOVA pages from BASE on
  * @rnd: random numbers
  */
@@ -172,6 +202,7 @@ struct container_test {
 	struct mock_group emulated;
 	struct mock_memory *memory;
 	void __user *arg;
+	DECLARE_BITMAP(bits, WINDOW);
 	struct model_page model[WINDOW];
 	struct rnd_state rnd;
 };
@@ -223,7 +254,9 @@ static int container_test_init(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, t);
 	mock_errors = 0;
 	mock_fail_next = 0;
-	vaddr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+	mock_refuse_dirty = false;
+	mock_fail_track = false;
+	vaddr = kunit_vm_mmap(test, NULL, 0, ARG_SIZE, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
 	KUNIT_ASSERT_NE(test, vaddr, 0);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
@@ -574,15 +607,30 @@ static void small_pages(struct kunit *test)
  * Words that differ inside of a superpage
  */
 
-static void container_track(struct kunit *test)
+static void container_dirty_flag(struct kunit *test, u32 flag)
 {
 	struct vfio_iommu_type1_dirty_bitmap dirty = {
 		.argsz = sizeof(dirty),
-		.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_START,
+		.flags = flag,
 	};
 
 	KUNIT_ASSERT_EQ(test, container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &dirty,
 					      sizeof(dirty)), 0);
+}
+
+static void container_track(struct kunit *test)
+{
+	container_dirty_flag(test, VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+}
+
+/* The group counts as one that writes only to what it has pinned. */
+static void container_see(struct kunit *test, struct mock_group *group)
+{
+	struct container_test *t = test->priv;
+	struct vfio_type1v3_domain *domain;
+
+	vfio_type1v3_find_group(t->container, test_group(group),
+				&domain)->dirties_unseen = false;
 }
 
 /* An emulated device writes to a page that is mapped. */
@@ -601,6 +649,7 @@ static void container_dirty(struct kunit *test, unsigned long first,
 		ret = vfio_type1v3_ops.dma_rw(t->data, iova, &data,
 					      sizeof(data), true);
 		KUNIT_EXPECT_EQ(test, ret, 0);
+		t->model[first].written = true;
 	}
 }
 
@@ -627,20 +676,13 @@ static void unmap_divided_word(struct kunit *test)
 static void detach_divided_word(struct kunit *test)
 {
 	struct container_test *t = test->priv;
-	struct vfio_type1v3_domain *domain;
-	struct vfio_type1v3_group *group;
-	unsigned int i;
 
 	container_memory(test, false);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
-	/* They count as devices that write only to what they have pinned. */
-	for (i = 0; i < 2; i++) {
-		group = vfio_type1v3_find_group(t->container,
-						test_group(&t->groups[i]), &domain);
-		vfio_type1v3_group_is_seen(t->container, group);
-	}
+	container_see(test, &t->groups[0]);
+	container_see(test, &t->groups[1]);
 
 	container_track(test);
 	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
@@ -832,6 +874,591 @@ static void attach_shares(struct kunit *test)
 }
 
 /*
+ * Dirty bits of IOMMUs
+ */
+
+static const struct mock_kind dirty_kinds[] = {
+	{ "three sizes", PAGE_SIZE | PAGE_SIZE << 9 | PAGE_SIZE << 18,
+	  .dirty = true },
+	{ "close sizes", PAGE_SIZE | PAGE_SIZE << 4 | PAGE_SIZE << 8,
+	  .sync_disjoint = true, .dirty = true },
+	{ "one size", PAGE_SIZE, .dirty = true },
+	{ "calls of sizes", PAGE_SIZE | PAGE_SIZE << 9, .unit_is_call = true,
+	  .dirty = true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(dirty_kind, dirty_kinds, name);
+
+/* One more IOMMU, which shares no domain with those */
+static const struct mock_kind other_dirty = {
+	.pgsizes = PAGE_SIZE | PAGE_SIZE << 4 | PAGE_SIZE << 8, .dirty = true,
+};
+
+/* GET_INFO says where dirty pages are known from. */
+static void expect_source(struct kunit *test, u32 source)
+{
+	struct {
+		struct vfio_iommu_type1_info info;
+		u8 caps[512];
+	} arg = { .info.argsz = sizeof(arg) };
+	struct vfio_iommu_type1v3_info_cap_dirty *cap;
+	u32 offset;
+
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_GET_INFO, &arg,
+					      sizeof(arg)), 0);
+	for (offset = arg.info.cap_offset; offset; offset = cap->header.next) {
+		cap = (void *)&arg + offset;
+		if (cap->header.id == VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY)
+			break;
+	}
+	KUNIT_ASSERT_NE(test, offset, 0);
+	KUNIT_EXPECT_EQ(test, cap->source, source);
+}
+
+/* A device of the group writes to pages. */
+static void container_write(struct kunit *test, struct mock_group *group,
+			    unsigned long first, unsigned long npages)
+{
+	struct container_test *t = test->priv;
+
+	for (; npages; npages--, first++)
+		if (mock_write(group->domain, BASE + first))
+			t->model[first].written = true;
+}
+
+/*
+ * GET_BITMAP of a part of the window, or UNMAP with a bitmap, to @data or to the
+ * usual place if that is 0.  Nothing around the bitmap may change.
+ */
+static int container_bits(struct kunit *test, unsigned long first,
+			  unsigned long npages, bool unmap, u64 data)
+{
+	struct container_test *t = test->priv;
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap dirty;
+		struct vfio_iommu_type1_dirty_bitmap_get get;
+	} get = {
+		.dirty.argsz = sizeof(get),
+		.dirty.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+		.get.iova = (BASE + first) << PAGE_SHIFT,
+		.get.size = npages << PAGE_SHIFT,
+		.get.bitmap.pgsize = PAGE_SIZE,
+	};
+	struct {
+		struct vfio_iommu_type1_dma_unmap unmap;
+		struct vfio_bitmap bitmap;
+	} arg = {
+		.unmap.argsz = sizeof(arg),
+		.unmap.flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+		.unmap.iova = get.get.iova,
+		.unmap.size = get.get.size,
+	};
+	size_t bytes = VFIO_TYPE1V3_BITMAP_BYTES(npages);
+	u8 __user *user = t->arg + ARG_BITMAP;
+	u8 *area = kunit_kmalloc(test, bytes + 2 * ARG_GUARD, GFP_KERNEL);
+	unsigned long i;
+	int ret;
+
+	KUNIT_ASSERT_NOT_NULL(test, area);
+	memset(area, 0xa5, bytes + 2 * ARG_GUARD);
+	KUNIT_ASSERT_EQ(test, copy_to_user(user - ARG_GUARD, area,
+					   bytes + 2 * ARG_GUARD), 0);
+	get.get.bitmap.data = data ? (void __user *)data : (void __user *)user;
+	get.get.bitmap.size = bytes;
+	arg.bitmap = get.get.bitmap;
+	if (unmap)
+		ret = container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &arg, sizeof(arg));
+	else
+		ret = container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &get, sizeof(get));
+	KUNIT_ASSERT_EQ(test, copy_from_user(area, user - ARG_GUARD,
+					     bytes + 2 * ARG_GUARD), 0);
+	for (i = 0; i < ARG_GUARD; i++) {
+		KUNIT_EXPECT_EQ(test, area[i], 0xa5);
+		KUNIT_EXPECT_EQ(test, area[ARG_GUARD + bytes + i], 0xa5);
+	}
+	bitmap_zero(t->bits, WINDOW);
+	if (!ret)
+		memcpy(t->bits, area + ARG_GUARD, bytes);
+	kunit_kfree(test, area);
+	return ret;
+}
+
+/* All that has been written to is reported, and only what is mapped. */
+static void container_get(struct kunit *test, unsigned long first,
+			  unsigned long npages, bool unmap)
+{
+	struct container_test *t = test->priv;
+	unsigned long i, missed = 0, wrong = 0;
+	struct model_page *page;
+	struct mock_domain *mock;
+
+	for (i = 0; i < ARRAY_SIZE(t->groups); i++) {
+		mock = t->groups[i].domain;
+		if (mock && mock->busy)
+			container_write(test, &t->groups[i], mock->busy - BASE, 1);
+	}
+	KUNIT_EXPECT_EQ(test, container_bits(test, first, npages, unmap, 0), 0);
+	for (i = 0; i < npages; i++) {
+		page = &t->model[first + i];
+		missed += page->prot && page->written && !test_bit(i, t->bits);
+		wrong += !page->prot && test_bit(i, t->bits);
+		page->written = false;
+		if (unmap)
+			page->prot = 0;
+	}
+	for (; i < WINDOW; i++)
+		wrong += test_bit(i, t->bits);
+	KUNIT_EXPECT_EQ(test, missed, 0);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	container_check(test);
+}
+
+/* What container_get() got is dirty in [@first, @first + @npages), or all of it is. */
+static void container_expect(struct kunit *test, unsigned long first,
+			     unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	unsigned long n = npages;
+
+	if (npages)
+		KUNIT_EXPECT_EQ(test, find_next_zero_bit(t->bits, first + n, first),
+				first + n);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW), npages);
+}
+
+/* How many pages a page is in one superpage with */
+static unsigned long container_leaf(struct kunit *test, unsigned long index,
+				    unsigned long *first)
+{
+	struct container_test *t = test->priv;
+	struct mock_leaf *leaf = mock_leaf_at(t->groups[0].domain, BASE + index);
+
+	KUNIT_ASSERT_NOT_NULL(test, leaf);
+	*first = leaf->first - BASE;
+	return leaf->last - leaf->first + 1;
+}
+
+/* A container with one group and all of the window mapped, and tracking */
+static struct mock_domain *container_hardware(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+					       test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_track(test);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	return t->groups[0].domain;
+}
+
+static void hardware_bits(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = container_hardware(test);
+	unsigned long first, npages, bytes;
+	unsigned int i;
+
+	bytes = vfio_xa_dma_footprint(&t->container->store);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	/* Each time anew, which takes an IOTLB that knows */
+	for (i = 0; i < 3; i++) {
+		container_write(test, &t->groups[0], 700, 1);
+		container_get(test, 0, WINDOW, false);
+		npages = container_leaf(test, 700, &first);
+		container_expect(test, first, npages);
+		container_get(test, 0, WINDOW, false);
+		container_expect(test, 0, 0);
+	}
+	/* It takes nothing of the store. */
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(&t->container->store), bytes);
+
+	/* A second START changes nothing. */
+	container_write(test, &t->groups[0], 0, 1);
+	container_track(test);
+	container_get(test, 0, WINDOW, false);
+	npages = container_leaf(test, 0, &first);
+	container_expect(test, 0, npages);
+
+	/* What emulated devices write comes on top. */
+	container_write(test, &t->groups[0], 0, 1);
+	container_dirty(test, WINDOW - 1, 1);
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_TRUE(test, test_bit(WINDOW - 1, t->bits));
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW), npages + 1);
+
+	/* STOP forgets, and what is written then nobody knows. */
+	container_write(test, &t->groups[0], 20, 1);
+	container_dirty_flag(test, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+	KUNIT_EXPECT_FALSE(test, mock->tracking);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_write(test, &t->groups[0], 300, 1);
+	container_track(test);
+	KUNIT_EXPECT_TRUE(test, mock->tracking);
+	KUNIT_EXPECT_EQ(test, container_bits(test, 0, WINDOW, false, 0), 0);
+	container_expect(test, 0, 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(&t->container->store), bytes);
+	container_unmap_all(test);
+}
+
+/* Ranges that begin and end inside of superpages: the others' bits remain. */
+static void hardware_borders(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = container_hardware(test);
+	unsigned long first, npages;
+
+	container_write(test, &t->groups[0], 50, 1);
+	npages = container_leaf(test, 50, &first);
+	/* Also those in the middle of which the range begins, or is */
+	container_get(test, 53, 800, false);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW),
+			npages > 1 ? first + npages - 53 : 0);
+	container_get(test, 49, 2, false);
+	container_expect(test, npages > 1 ? 0 : 1, min(npages, 2UL));
+	container_get(test, 0, 49, false);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW),
+			npages > 1 ? 49 - first : 0);
+	if (npages > 52) {
+		container_get(test, 51, 2, false);
+		container_expect(test, 0, 2);
+	}
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+
+	/* With a device that writes all the time */
+	mock->busy = BASE + 1000;
+	container_get(test, 1001, 900, false);
+	container_get(test, 100, 900, false);
+	container_get(test, 1000, 1, false);
+	container_expect(test, 0, 1);
+	mock->busy = 0;
+	container_get(test, 0, WINDOW, false);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	container_unmap_all(test);
+}
+
+/* A superpage is divided: what was written to the rest of it is not forgotten. */
+static void hardware_cut(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = container_hardware(test);
+
+	container_write(test, &t->groups[0], 5, 1);
+	container_write(test, &t->groups[0], 1030, 1);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 300, 750), 0);
+	container_get(test, 0, WINDOW, false);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+
+	/* A device writes when nobody reads its bit any more. */
+	mock->busy = BASE + 1800;
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 1801, 2), 0);
+	mock->busy = 0;
+	t->model[1800].written = true;
+	container_get(test, 0, WINDOW, false);
+
+	/* The parts go on being tracked. */
+	container_write(test, &t->groups[0], 1800, 1);
+	container_write(test, &t->groups[0], 299, 1);
+	container_get(test, 0, WINDOW, false);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	container_unmap_all(test);
+}
+
+static void hardware_unmap(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_hardware(test);
+	container_write(test, &t->groups[0], 5, 1);
+	container_write(test, &t->groups[0], 600, 1);
+	container_write(test, &t->groups[0], 700, 1);
+	container_write(test, &t->groups[0], 1700, 1);
+	container_get(test, 512, 100, true);
+	KUNIT_EXPECT_TRUE(test, test_bit(600 - 512, t->bits));
+	container_get(test, 1, 511, true);
+	KUNIT_EXPECT_TRUE(test, test_bit(4, t->bits));
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_TRUE(test, test_bit(700, t->bits));
+	KUNIT_EXPECT_TRUE(test, test_bit(1700, t->bits));
+	/* Mapped anew it is clean. */
+	KUNIT_ASSERT_EQ(test, container_map(test, 1, 611, 1, RW, false), 0);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	container_get(test, 0, WINDOW, true);
+	container_expect(test, 0, 0);
+	container_check(test);
+}
+
+/* Device memory: can be written to as user memory, but not be pinned. */
+static int pfnmap_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return remap_pfn_range(vma, vma->vm_start,
+			       page_to_pfn((struct page *)file->private_data),
+			       vma->vm_end - vma->vm_start, vma->vm_page_prot);
+}
+
+static const struct file_operations pfnmap_fops = {
+	.owner	= THIS_MODULE,
+	.mmap	= pfnmap_mmap,
+};
+
+/* Two pages of user memory, of which the second is a device's */
+static unsigned long pfnmap_behind(struct kunit *test, struct page *page)
+{
+	struct file *file = anon_inode_getfile("[mock device]", &pfnmap_fops, page,
+					       O_RDWR);
+	unsigned long vaddr, second;
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	vaddr = kunit_vm_mmap(test, NULL, 0, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	second = kunit_vm_mmap(test, file, vaddr + PAGE_SIZE, PAGE_SIZE,
+			       PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, 0);
+	fput(file);
+	KUNIT_ASSERT_EQ(test, second, vaddr + PAGE_SIZE);
+	return vaddr;
+}
+
+/* A bitmap that cannot be written, and an IOMMU that cannot be read */
+static void hardware_fails(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = container_hardware(test);
+	struct page *page = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	unsigned long vaddr;
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	vaddr = pfnmap_behind(test, page);
+	container_write(test, &t->groups[0], 5, 1);
+	container_write(test, &t->groups[0], 1700, 1);
+	/* There is none, there is a device, and there is one at its end. */
+	for (i = 0; i < 2; i++) {
+		KUNIT_EXPECT_EQ(test, container_bits(test, 3, 1800, i, PAGE_SIZE),
+				-EFAULT);
+		KUNIT_EXPECT_EQ(test, container_bits(test, 3, 1800, i,
+						     vaddr + PAGE_SIZE), -EFAULT);
+		KUNIT_EXPECT_EQ(test, container_bits(test, 3, 1800, i,
+						     vaddr + PAGE_SIZE - 16), -EFAULT);
+		container_check(test);
+	}
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_FALSE(test, test_bit(1000, t->bits));
+
+	/* It goes when the bits have been read: they can be anywhere. */
+	container_write(test, &t->groups[0], 5, 1);
+	mock->munmap = vaddr;
+	KUNIT_EXPECT_EQ(test, container_bits(test, 1, 1800, false, vaddr), -EFAULT);
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_TRUE(test, test_bit(1000, t->bits));
+	KUNIT_EXPECT_FALSE(test, test_bit(WINDOW - 1, t->bits));
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+
+	mock->fail_read = true;
+	container_write(test, &t->groups[0], 5, 1);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, WINDOW);
+	mock->fail_read = false;
+	container_get(test, 0, WINDOW, false);
+	container_unmap_all(test);
+	vm_munmap(vaddr, 2 * PAGE_SIZE);
+	__free_page(page);
+}
+
+/* Domains come and go while writes are tracked. */
+static void hardware_domains(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_hardware(test);
+	/* One that does not track: everything, until it has gone */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+	container_write(test, &t->groups[0], 5, 1);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, WINDOW);
+	/* Or until it turns out to write only to what it has pinned */
+	container_see(test, &t->groups[1]);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_get(test, 0, WINDOW, false);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	container_detach(test, &t->groups[1]);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
+	container_detach(test, &t->groups[1]);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, WINDOW);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, 0, 0);
+
+	/* One that tracks is made to; and both are asked. */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &other_dirty), 0);
+	KUNIT_EXPECT_TRUE(test, t->groups[1].domain->tracking);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_write(test, &t->groups[0], 5, 1);
+	container_write(test, &t->groups[1], 1700, 1);
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_FALSE(test, test_bit(1000, t->bits));
+	container_write(test, &t->groups[1], 1700, 1);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 1690, 5), 0);
+	container_get(test, 1, 1699, false);
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_FALSE(test, test_bit(1000, t->bits));
+	/* It goes, and its IO page table with it. */
+	container_write(test, &t->groups[1], 1700, 1);
+	container_detach(test, &t->groups[1]);
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW), WINDOW - 5);
+
+	/* One that fails to */
+	mock_fail_track = true;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &other_dirty), 0);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+	container_write(test, &t->groups[1], 1700, 1);
+	container_get(test, 0, WINDOW, false);
+	/* It may do better next time. */
+	container_dirty_flag(test, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_track(test);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+	container_dirty_flag(test, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+	t->groups[1].domain->fail_track = false;
+	container_track(test);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_unmap_all(test);
+}
+
+/* Groups behind one IOMMU: its bits remain when one of them goes. */
+static void hardware_shared(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned long first, npages;
+
+	container_hardware(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1],
+					       test->param_value), 0);
+	KUNIT_EXPECT_PTR_EQ(test, t->groups[0].domain, t->groups[1].domain);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_write(test, &t->groups[1], 700, 1);
+	npages = container_leaf(test, 700, &first);
+	container_detach(test, &t->groups[1]);
+	container_get(test, 0, WINDOW, false);
+	container_expect(test, first, npages);
+
+	/* Without the bits it is another domain. */
+	mock_refuse_dirty = true;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1],
+					       test->param_value), 0);
+	KUNIT_EXPECT_PTR_NE(test, t->groups[0].domain, t->groups[1].domain);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+	container_detach(test, &t->groups[1]);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE);
+	container_unmap_all(test);
+}
+
+/*
+ * Pins and what else drivers call
+ */
+
+static void ignore_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+}
+
+static const struct vfio_device_ops device_ops = {
+	.name		= "mock",
+	.dma_unmap	= ignore_dma_unmap,
+};
+
+/* The number of pins of a page has an end, and pins of several pages none of it. */
+static void pin_overflow(struct kunit *test)
+{
+	const unsigned long max = VFIO_TYPE1V3_PIN_COUNT_MAX;
+	struct container_test *t = test->priv;
+	struct iommu_group *group = test_group(&t->emulated);
+	struct xarray *pins = &t->container->pins;
+	dma_addr_t iova = BASE << PAGE_SHIFT;
+	struct vfio_device *device;
+	struct page *pages[3];
+	unsigned long value;
+
+	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, device);
+	device->ops = &device_ops;
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	vfio_type1v3_ops.register_device(t->data, device);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 8, 0, RW, false), 0);
+
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
+							 RW, pages), 3);
+	/* As many pins of the page in the middle as there can be, less one */
+	value = xa_to_value(xa_load(pins, BASE + 1));
+	KUNIT_EXPECT_EQ(test, value & max, 1);
+	xa_store(pins, BASE + 1, xa_mk_value(value + max - 2), GFP_KERNEL);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
+							 RW, pages), 3);
+	KUNIT_EXPECT_PTR_EQ(test, pages[1], t->memory->pages[1]);
+	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 1)), value | max);
+
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
+							 RW, pages), -EOVERFLOW);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group,
+							 iova + PAGE_SIZE, 1,
+							 RW, pages), -EOVERFLOW);
+	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 1)), value | max);
+	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE)) & max, 2);
+	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 2)) & max, 2);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 3);
+
+	/* One less, and there is room for one */
+	vfio_type1v3_ops.unpin_pages(t->data, iova + PAGE_SIZE, 1);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group,
+							 iova + PAGE_SIZE, 1,
+							 RW, pages), 1);
+
+	xa_store(pins, BASE + 1, xa_mk_value(value + 1), GFP_KERNEL);
+	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
+	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
+	KUNIT_EXPECT_TRUE(test, xa_empty(pins));
+	KUNIT_EXPECT_EQ(test, t->container->nr_pins, 0);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+}
+
+static void group_iommu_domain(struct kunit *test)
+{
+	struct iommu_domain *(*op)(void *data, struct iommu_group *group) =
+		vfio_type1v3_ops.group_iommu_domain;
+	struct container_test *t = test->priv;
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_PTR_EQ(test, op(t->data, test_group(&t->groups[0])),
+			    &t->groups[0].domain->domain);
+	/* Not in the container, and without an IOMMU */
+	KUNIT_EXPECT_EQ(test, PTR_ERR(op(t->data, test_group(&t->groups[1]))), -ENODEV);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(op(t->data, test_group(&t->emulated))), -ENODEV);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(op(t->data, NULL)), -EINVAL);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(op(NULL, test_group(&t->groups[0]))), -EINVAL);
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[2]), 0);
+	KUNIT_EXPECT_PTR_EQ(test, op(t->data, test_group(&t->groups[1])),
+			    &t->groups[1].domain->domain);
+	container_detach(test, &t->groups[0]);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(op(t->data, test_group(&t->groups[0]))), -ENODEV);
+}
+
+/*
  * Everything, at random
  */
 
@@ -920,6 +1547,32 @@ static void rnd_groups(struct kunit *test, const struct mock_kind *kind)
 		group->domain->fail_map = 0;
 }
 
+/* A device writes; or what is dirty is asked for, or unmapped with its bitmap. */
+static void rnd_dirty(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_group *group = &t->groups[rnd(t, 2)];
+	unsigned long first, npages;
+
+	rnd_range(t, &first, &npages);
+	switch (rnd(t, 4)) {
+	case 0 ... 1:
+		if (group->domain)
+			container_write(test, group, first, min(npages, 4UL));
+		break;
+	case 2:
+		if (group->domain && rnd(t, 2)) {
+			group->domain->busy = BASE + rnd(t, WINDOW);
+			container_write(test, group, group->domain->busy - BASE, 1);
+		} else if (group->domain) {
+			group->domain->busy = 0;
+		}
+		break;
+	default:
+		container_get(test, first, npages, !rnd(t, 4));
+	}
+}
+
 static void random_steps(struct kunit *test)
 {
 	const struct mock_kind *kind = test->param_value;
@@ -946,9 +1599,12 @@ static void random_steps(struct kunit *test)
 		case 7 ... 12:
 			rnd_unmap(test);
 			break;
-		case 13 ... 14:
+		case 13:
 			rnd_range(t, &first, &npages);
 			container_dirty(test, first, min(npages, 16UL));
+			break;
+		case 14:
+			rnd_dirty(test);
 			break;
 		default:
 			rnd_groups(test, kind);
@@ -977,6 +1633,15 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(unmap_loses, kind_gen_params),
 	KUNIT_CASE_PARAM(attach_fails, kind_gen_params),
 	KUNIT_CASE(attach_shares),
+	KUNIT_CASE_PARAM(hardware_bits, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_borders, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_cut, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_unmap, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_fails, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_domains, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
+	KUNIT_CASE(pin_overflow),
+	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
 	{}
 };
