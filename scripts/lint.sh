@@ -24,6 +24,25 @@ check shellcheck shellcheck -x "${scripts[@]}"
 check codespell codespell --skip LICENSE "${files[@]}"
 check kernel-doc "$tree/scripts/kernel-doc" -none -Wall -Werror "${kernel[@]}"
 
+# every test that the comparison names exists; KUnit's are named by suite and case
+# shellcheck disable=SC2317  # check() calls it
+named_tests() {
+	local page=Documentation/driver-api/vfio-type1v3-comparison.rst test status=0
+
+	while read -r test; do
+		cat tools/testing/selftests/vfio/type1v3_*.c |
+			grep -qE "TEST_F[A-Z_]*\(${test/./, *}[,)]" ||
+			{ echo "there is no test $test"; status=1; }
+	done < <(grep -oE '\b[a-z_]+\.[a-z_]+\b' "$page" | grep -vE '\.(c|h|sh|rst)$')
+	while read -r test; do
+		grep -qE "KUNIT_CASE[A-Z_]*\(${test}[,)]" drivers/vfio/tests/*_kunit.c ||
+			{ echo "there is no KUnit case $test"; status=1; }
+	done < <(awk '/KUnit: / { on = 1 } /^   \* / || !NF { on = 0 } on' "$page" |
+			grep -oE '\b[a-z]+_[a-z_]+\b' | grep -vE '^vfio_')
+	return "$status"
+}
+check 'tests named in the comparison' named_tests
+
 # What it must not judge: compat/ is there to ask for versions; the user space of
 # the tests has devices' registers, a fuzzer's names, and stands in for kernel
 # headers.
