@@ -23,10 +23,12 @@
  * one that takes the last domain away unpins it.
  */
 
+#include <linux/debugfs.h>
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -34,7 +36,9 @@
 #include <linux/refcount.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
+#include <linux/string_helpers.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
 #include <linux/xarray.h>
@@ -115,9 +119,34 @@ struct vfio_type1v3_map {
 	bool lost;
 };
 
+/* What is counted, for debugfs */
+enum vfio_type1v3_op {
+	VFIO_TYPE1V3_OP_MAP,
+	VFIO_TYPE1V3_OP_UNMAP,
+	VFIO_TYPE1V3_OP_BATCH,
+	VFIO_TYPE1V3_OP_DIRTY,
+	VFIO_TYPE1V3_OP_VADDR,
+	VFIO_TYPE1V3_OP_PIN,
+	VFIO_TYPE1V3_OP_UNPIN,
+	VFIO_TYPE1V3_OP_RW,
+	VFIO_TYPE1V3_NR_OPS
+};
+
+/**
+ * struct vfio_type1v3_count - calls of one kind since the container was opened
+ * @done: calls that have succeeded
+ * @failed: calls that have not
+ * @npages: pages that they have mapped, unmapped, pinned and so on
+ */
+struct vfio_type1v3_count {
+	u64 done;
+	u64 failed;
+	u64 npages;
+};
+
 /**
  * struct vfio_type1v3 - a container
- * @lock: protects everything but @devices_lock, @id, @users and @rcu
+ * @lock: protects everything but @devices_lock, @debugfs, @id, @users and @rcu
  * @store: what is mapped
  * @space: the IOMMU domains
  * @owner: whose memory is mapped; set while @store is not empty
@@ -133,6 +162,8 @@ struct vfio_type1v3_map {
  * @vaddr_invalid: pages whose user memory is gone until it is updated
  * @dirty_tracking: VFIO_IOMMU_DIRTY_PAGES_FLAG_START was last
  * @released: VFIO has let go of the container
+ * @counts: what has been done
+ * @debugfs: directory of its files
  * @id: index in vfio_type1v3_containers
  * @users: VFIO itself, and every call that is in progress
  * @rcu: for freeing
@@ -155,6 +186,8 @@ struct vfio_type1v3 {
 	unsigned long vaddr_invalid;
 	bool dirty_tracking;
 	bool released;
+	struct vfio_type1v3_count counts[VFIO_TYPE1V3_NR_OPS];
+	struct dentry *debugfs;
 	u32 id;
 	refcount_t users;
 	struct rcu_head rcu;
@@ -227,6 +260,26 @@ static dma_addr_t vfio_type1v3_iova(unsigned long index)
 static unsigned long vfio_type1v3_run_pages(const struct vfio_xa_dma_run *run)
 {
 	return run->last - run->first + 1;
+}
+
+/* Pages charged to the owner.  Calls that pin charge for it without the mutex. */
+static unsigned long vfio_type1v3_pinned(const struct vfio_type1v3 *container)
+{
+	return container->owner.mm ? READ_ONCE(container->owner.npages) : 0;
+}
+
+static void vfio_type1v3_count(struct vfio_type1v3 *container,
+			       enum vfio_type1v3_op op, unsigned long npages,
+			       int ret)
+{
+	struct vfio_type1v3_count *count = &container->counts[op];
+
+	lockdep_assert_held(&container->lock);
+	if (ret)
+		count->failed++;
+	else
+		count->done++;
+	count->npages += npages;
 }
 
 static bool vfio_type1v3_iova_valid(const struct vfio_type1v3 *container,
@@ -1079,6 +1132,9 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 out_size:
 	unmap->size = (u64)npages << PAGE_SHIFT;
 out_unlock:
+	vfio_type1v3_count(container, unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR ?
+			   VFIO_TYPE1V3_OP_VADDR : VFIO_TYPE1V3_OP_UNMAP,
+			   npages, ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -1442,6 +1498,9 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 		ret = vfio_type1v3_map_one(container, &request);
 	vfio_type1v3_put_owner(container);
 out_unlock:
+	vfio_type1v3_count(container, update ? VFIO_TYPE1V3_OP_VADDR :
+			   VFIO_TYPE1V3_OP_MAP,
+			   ret ? 0 : map->size >> PAGE_SHIFT, ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -2167,9 +2226,7 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE,
 		.header.version = 1,
 		.mapped_pages = vfio_xa_dma_npages(&container->store),
-		/* Calls that pin charge for it without the mutex. */
-		.pinned_pages = container->owner.mm ?
-				READ_ONCE(container->owner.npages) : 0,
+		.pinned_pages = vfio_type1v3_pinned(container),
 		.store_bytes = vfio_xa_dma_footprint(&container->store),
 	};
 	struct vfio_iommu_type1_info_cap_migration migration = {
@@ -2654,6 +2711,31 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 	return stop;
 }
 
+/* An entry counts as the call that it stands for. */
+static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
+{
+	unsigned long npages, sum = 0;
+	enum vfio_type1v3_op op;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < batch->nr; i++) {
+		ret = batch->entries[i].result;
+		npages = batch->entries[i].size >> PAGE_SHIFT;
+		op = VFIO_TYPE1V3_OP_MAP;
+		if (vfio_type1v3_is_unmap(batch, i))
+			op = VFIO_TYPE1V3_OP_UNMAP;
+		/* Only an unmap can fail half-way, and says how far it came. */
+		if (ret && (op == VFIO_TYPE1V3_OP_MAP ||
+			    (ret != -EINTR && ret != -EIO)))
+			npages = 0;
+		vfio_type1v3_count(batch->container, op, npages, ret);
+		sum += npages;
+	}
+	vfio_type1v3_count(batch->container, VFIO_TYPE1V3_OP_BATCH, sum,
+			   batch->ret);
+}
+
 static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 {
 	struct vfio_type1v3 *container = batch->container;
@@ -2686,6 +2768,7 @@ static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 			stop = vfio_type1v3_batch_map(batch, i, end);
 		cond_resched();
 	}
+	vfio_type1v3_count_batch(batch);
 	mutex_unlock(&container->lock);
 }
 
@@ -2791,6 +2874,8 @@ static long vfio_type1v3_dirty_pages(struct vfio_type1v3 *container,
 	default:
 		ret = -EINVAL;
 	}
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_DIRTY,
+			   ret ? 0 : get.size >> PAGE_SHIFT, ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -2958,7 +3043,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	struct vfio_type1v3_group *group;
 	unsigned long first = iova >> PAGE_SHIFT;
 	struct mm_struct *mm;
-	bool alive;
+	bool alive = false;
 	int ret, i;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
@@ -2991,7 +3076,7 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	if (group)
 		group->dirties_unseen = false;
 	ret = npage;
-	goto out_mmput;
+	goto out_unlock;
 
 err_unpin:
 	pages[i] = NULL;
@@ -2999,16 +3084,13 @@ err_unpin:
 		vfio_type1v3_unpin_page(container, first + i);
 		pages[i] = NULL;
 	}
-out_mmput:
+out_unlock:
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_PIN, max(ret, 0),
+			   min(ret, 0));
 	mutex_unlock(&container->lock);
 	/* It may be the last one: not with the mutex. */
 	if (alive)
 		mmput(mm);
-	vfio_type1v3_put(container);
-	return ret;
-
-out_unlock:
-	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
 }
@@ -3028,6 +3110,7 @@ static void vfio_type1v3_unpin_pages(void *iommu_data, dma_addr_t iova,
 	mutex_lock(&container->lock);
 	for (i = 0; i < npage; i++)
 		vfio_type1v3_unpin_page(container, (iova >> PAGE_SHIFT) + i);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNPIN, npage, 0);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 }
@@ -3106,6 +3189,7 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 	bool kthread = !current->mm;
 	struct vfio_type1v3 *container;
 	struct mm_struct *mm;
+	unsigned long npages;
 	size_t copied;
 	dma_addr_t last;
 	int ret = 0;
@@ -3114,6 +3198,7 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 		return 0;
 	if (check_add_overflow(iova, count - 1, &last))
 		return -EOVERFLOW;
+	npages = (last >> PAGE_SHIFT) - (iova >> PAGE_SHIFT) + 1;
 	container = vfio_type1v3_get(iommu_data);
 	if (!container)
 		return -EINVAL;
@@ -3153,9 +3238,157 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 out_mmput:
 	mmput(mm);
 out_unlock:
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
+			   ret);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
+}
+
+/*
+ * debugfs: vfio_type1v3/<number of the container>/
+ */
+
+static struct dentry *vfio_type1v3_debugfs;
+
+static const char * const vfio_type1v3_op_names[] = {
+	[VFIO_TYPE1V3_OP_MAP]	= "map",
+	[VFIO_TYPE1V3_OP_UNMAP]	= "unmap",
+	[VFIO_TYPE1V3_OP_BATCH]	= "batch",
+	[VFIO_TYPE1V3_OP_DIRTY]	= "dirty",
+	[VFIO_TYPE1V3_OP_VADDR]	= "vaddr",
+	[VFIO_TYPE1V3_OP_PIN]	= "pin",
+	[VFIO_TYPE1V3_OP_UNPIN]	= "unpin",
+	[VFIO_TYPE1V3_OP_RW]	= "rw",
+};
+
+static void vfio_type1v3_show_owner(struct seq_file *m,
+				    const struct vfio_dma_owner *owner)
+{
+	char comm[TASK_COMM_LEN];
+
+	if (!owner->mm) {
+		seq_puts(m, "owner 0\n");
+		return;
+	}
+	get_task_comm(comm, owner->task);
+	seq_printf(m, "owner %d ", task_tgid_nr(owner->task));
+	/* A process chooses its name: it must not look like other lines. */
+	seq_escape_str(m, comm, ESCAPE_ANY_NP, NULL);
+	seq_putc(m, '\n');
+}
+
+static void vfio_type1v3_show_groups(struct seq_file *m,
+				     const struct list_head *groups)
+{
+	struct vfio_type1v3_group *group;
+
+	list_for_each_entry(group, groups, next)
+		seq_printf(m, " %d", iommu_group_id(group->iommu_group));
+	seq_putc(m, '\n');
+}
+
+static int vfio_type1v3_stat_show(struct seq_file *m, void *unused)
+{
+	struct vfio_type1v3 *container = m->private;
+	const struct vfio_type1v3_count *count;
+	struct vfio_xa_dma_stats stats;
+	struct vfio_dma_domain *domain;
+	unsigned int i;
+
+	/* It is held while emulated devices wait for user memory. */
+	if (mutex_lock_interruptible(&container->lock))
+		return -ERESTARTSYS;
+
+	vfio_type1v3_show_owner(m, &container->owner);
+	list_for_each_entry(domain, &container->space.domains, next) {
+		seq_printf(m, "domain %#lx groups",
+			   vfio_dma_domain_pgsizes(domain));
+		vfio_type1v3_show_groups(m,
+					 &vfio_type1v3_domain(domain)->groups);
+	}
+	if (!list_empty(&container->emulated)) {
+		seq_puts(m, "emulated groups");
+		vfio_type1v3_show_groups(m, &container->emulated);
+	}
+
+	vfio_xa_dma_stats(&container->store, &stats);
+	seq_printf(m, "mapped_pages %lu\n",
+		   vfio_xa_dma_npages(&container->store));
+	seq_printf(m, "pinned_pages %lu\n", vfio_type1v3_pinned(container));
+	seq_printf(m, "device_pages %lu\n", container->nr_pins);
+	seq_printf(m, "invalid_pages %lu\n", container->vaddr_invalid);
+	seq_printf(m, "dirty_tracking %d\n", container->dirty_tracking);
+	seq_printf(m, "store_bytes %zu\n",
+		   vfio_xa_dma_footprint(&container->store));
+	seq_printf(m, "nodes %lu %lu\n", stats.nodes, stats.node_bytes);
+	seq_printf(m, "arrays %lu %lu\n", stats.arrays, stats.array_bytes);
+	for (i = 0; i < VFIO_TYPE1V3_NR_OPS; i++) {
+		count = &container->counts[i];
+		seq_printf(m, "%s %llu %llu %llu\n", vfio_type1v3_op_names[i],
+			   count->done, count->failed, count->npages);
+	}
+
+	mutex_unlock(&container->lock);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(vfio_type1v3_stat);
+
+/* Runs that are counted before others may have the mutex */
+#define VFIO_TYPE1V3_RUNS_STEP	1024
+
+/*
+ * How many runs there are of each length, from one power of two to the next.
+ * What changes while they are counted may be counted before or after.
+ */
+static int vfio_type1v3_runs_show(struct seq_file *m, void *unused)
+{
+	unsigned long runs[BITS_PER_LONG - PAGE_SHIFT + 1] = {};
+	struct vfio_type1v3 *container = m->private;
+	struct vfio_xa_dma_run run;
+	unsigned long first = 0;
+	unsigned int i;
+	bool more;
+
+	do {
+		if (mutex_lock_interruptible(&container->lock))
+			return -ERESTARTSYS;
+		for (i = 0; i < VFIO_TYPE1V3_RUNS_STEP; i++) {
+			more = vfio_xa_dma_next(&container->store, first,
+						VFIO_XA_DMA_LAST_INDEX, &run);
+			if (!more)
+				break;
+			runs[ilog2(vfio_type1v3_run_pages(&run))]++;
+			more = run.last != VFIO_XA_DMA_LAST_INDEX;
+			if (!more)
+				break;
+			first = run.last + 1;
+		}
+		mutex_unlock(&container->lock);
+		cond_resched();
+	} while (more);
+
+	for (i = 0; i < ARRAY_SIZE(runs); i++)
+		if (runs[i])
+			seq_printf(m, "%lu %lu %lu\n", BIT(i),
+				   BIT(i) + (BIT(i) - 1), runs[i]);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(vfio_type1v3_runs);
+
+static void vfio_type1v3_debugfs_add(struct vfio_type1v3 *container)
+{
+	char name[11];
+
+	/* Without module_init() there is no place for it. */
+	if (!vfio_type1v3_debugfs)
+		return;
+	snprintf(name, sizeof(name), "%u", container->id);
+	container->debugfs = debugfs_create_dir(name, vfio_type1v3_debugfs);
+	debugfs_create_file("stat", 0400, container->debugfs, container,
+			    &vfio_type1v3_stat_fops);
+	debugfs_create_file("runs", 0400, container->debugfs, container,
+			    &vfio_type1v3_runs_fops);
 }
 
 /*
@@ -3194,6 +3427,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 	if (ret < 0)
 		goto err_destroy;
 	__module_get(THIS_MODULE);
+	vfio_type1v3_debugfs_add(container);
 	return xa_mk_value(container->id);
 
 err_destroy:
@@ -3213,6 +3447,9 @@ static void vfio_type1v3_release(void *iommu_data)
 			     xa_to_value(iommu_data));
 	if (WARN_ON_ONCE(!container))
 		return;
+
+	/* Waits for those who are reading, and they may for the mutex. */
+	debugfs_remove(container->debugfs);
 
 	mutex_lock(&container->lock);
 	container->released = true;
@@ -3303,13 +3540,20 @@ static const struct vfio_iommu_driver_ops vfio_type1v3_ops = {
 
 static int __init vfio_type1v3_init(void)
 {
-	return vfio_register_iommu_driver(&vfio_type1v3_ops);
+	int ret;
+
+	vfio_type1v3_debugfs = debugfs_create_dir("vfio_type1v3", NULL);
+	ret = vfio_register_iommu_driver(&vfio_type1v3_ops);
+	if (ret)
+		debugfs_remove(vfio_type1v3_debugfs);
+	return ret;
 }
 module_init(vfio_type1v3_init);
 
 static void __exit vfio_type1v3_exit(void)
 {
 	vfio_unregister_iommu_driver(&vfio_type1v3_ops);
+	debugfs_remove(vfio_type1v3_debugfs);
 }
 module_exit(vfio_type1v3_exit);
 
