@@ -50,6 +50,9 @@
 #include "vfio_dma_core.h"
 #include "vfio_xa_dma.h"
 
+#define CREATE_TRACE_POINTS
+#include "vfio_type1v3_trace.h"
+
 static bool allow_unsafe_interrupts;
 module_param(allow_unsafe_interrupts, bool, 0644);
 MODULE_PARM_DESC(allow_unsafe_interrupts,
@@ -332,8 +335,14 @@ static void vfio_type1v3_set_dirty(struct vfio_type1v3 *container,
 /* Nobody owns a container without mappings, so the next one to map can be anybody. */
 static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
 {
-	if (vfio_xa_dma_empty(&container->store))
-		vfio_dma_owner_clear(&container->owner);
+	struct vfio_dma_owner *owner = &container->owner;
+
+	if (!vfio_xa_dma_empty(&container->store) || !owner->mm)
+		return;
+	if (trace_type1v3_owner_enabled())
+		trace_type1v3_owner(container->id, task_tgid_nr(owner->task), 0,
+				    owner->npages);
+	vfio_dma_owner_clear(owner);
 }
 
 /*
@@ -1095,7 +1104,7 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 				 const struct vfio_bitmap *bitmap)
 {
 	unsigned long npages = 0, unpinned = 0, first, last;
-	u64 iova_last;
+	u64 iova_last, size = unmap->size;
 	int ret;
 
 	mutex_lock(&container->lock);
@@ -1109,6 +1118,8 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	if (unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR) {
 		ret = vfio_type1v3_invalidate_vaddr(container, first, last,
 						    &npages);
+		vfio_type1v3_count(container, VFIO_TYPE1V3_OP_VADDR, npages,
+				   ret);
 		goto out_size;
 	}
 
@@ -1129,12 +1140,14 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages,
 				       &unpinned);
 	vfio_type1v3_unmap_finish(container, unpinned);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNMAP, npages, ret);
 out_size:
 	unmap->size = (u64)npages << PAGE_SHIFT;
 out_unlock:
-	vfio_type1v3_count(container, unmap->flags & VFIO_DMA_UNMAP_FLAG_VADDR ?
-			   VFIO_TYPE1V3_OP_VADDR : VFIO_TYPE1V3_OP_UNMAP,
-			   npages, ret);
+	if (trace_type1v3_unmap_enabled())
+		trace_type1v3_unmap(container->id, unmap->iova, size,
+				    (u64)npages << PAGE_SHIFT, unmap->flags,
+				    ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -1342,6 +1355,7 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 	unsigned long first = request->first, last = request->last;
 	unsigned long pos = first;
 	struct vfio_xa_dma_run run;
+	pid_t from;
 	int ret;
 
 	/* All of the range must be mapped, and invalid. */
@@ -1363,9 +1377,12 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 		if (container->vaddr_invalid !=
 		    vfio_xa_dma_npages(&container->store))
 			return -EPERM;
+		from = task_tgid_nr(container->owner.task);
 		ret = vfio_dma_owner_move(&container->owner);
 		if (ret)
 			return ret;
+		trace_type1v3_owner(container->id, from, task_tgid_nr(current),
+				    container->owner.npages);
 	}
 
 	container->vaddr_invalid -= last - first + 1;
@@ -1425,10 +1442,12 @@ static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 {
 	if (container->released)
 		return -ENODEV;
-	if (!container->owner.mm)
+	if (!container->owner.mm) {
 		vfio_dma_owner_set(&container->owner);
-	else if (container->owner.mm != current->mm)
+		trace_type1v3_owner(container->id, 0, task_tgid_nr(current), 0);
+	} else if (container->owner.mm != current->mm) {
 		return -EPERM;
+	}
 	return 0;
 }
 
@@ -1490,6 +1509,8 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 
 	if (update) {
 		ret = vfio_type1v3_update_vaddr(container, &request);
+		vfio_type1v3_count(container, VFIO_TYPE1V3_OP_VADDR,
+				   ret ? 0 : map->size >> PAGE_SHIFT, ret);
 		goto out_unlock;
 	}
 
@@ -1497,10 +1518,12 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	if (!ret)
 		ret = vfio_type1v3_map_one(container, &request);
 	vfio_type1v3_put_owner(container);
-out_unlock:
-	vfio_type1v3_count(container, update ? VFIO_TYPE1V3_OP_VADDR :
-			   VFIO_TYPE1V3_OP_MAP,
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_MAP,
 			   ret ? 0 : map->size >> PAGE_SHIFT, ret);
+out_unlock:
+	if (trace_type1v3_map_enabled())
+		trace_type1v3_map(container->id, map->iova, map->size,
+				  map->vaddr, map->flags, ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -2711,29 +2734,44 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 	return stop;
 }
 
-/* An entry counts as the call that it stands for. */
+/* An entry is counted and traced as the call that it stands for. */
 static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 {
+	const struct vfio_iommu_type1v3_batch_entry *entry;
+	struct vfio_type1v3 *container = batch->container;
 	unsigned long npages, sum = 0;
-	enum vfio_type1v3_op op;
 	unsigned int i;
 	int ret;
 
 	for (i = 0; i < batch->nr; i++) {
-		ret = batch->entries[i].result;
-		npages = batch->entries[i].size >> PAGE_SHIFT;
-		op = VFIO_TYPE1V3_OP_MAP;
-		if (vfio_type1v3_is_unmap(batch, i))
-			op = VFIO_TYPE1V3_OP_UNMAP;
-		/* Only an unmap can fail half-way, and says how far it came. */
-		if (ret && (op == VFIO_TYPE1V3_OP_MAP ||
-			    (ret != -EINTR && ret != -EIO)))
-			npages = 0;
-		vfio_type1v3_count(batch->container, op, npages, ret);
+		entry = &batch->entries[i];
+		ret = entry->result;
+		npages = entry->size >> PAGE_SHIFT;
+		if (vfio_type1v3_is_unmap(batch, i)) {
+			/* It can fail half-way, and says how far it came. */
+			if (ret && ret != -EINTR && ret != -EIO)
+				npages = 0;
+			vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNMAP,
+					   npages, ret);
+			if (trace_type1v3_unmap_enabled())
+				trace_type1v3_unmap(container->id, entry->iova,
+						    entry->size,
+						    (u64)npages << PAGE_SHIFT,
+						    entry->flags, ret);
+		} else {
+			if (ret)
+				npages = 0;
+			vfio_type1v3_count(container, VFIO_TYPE1V3_OP_MAP,
+					   npages, ret);
+			if (trace_type1v3_map_enabled())
+				trace_type1v3_map(container->id, entry->iova,
+						  entry->size, entry->vaddr,
+						  entry->flags, ret);
+		}
 		sum += npages;
 	}
-	vfio_type1v3_count(batch->container, VFIO_TYPE1V3_OP_BATCH, sum,
-			   batch->ret);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_BATCH, sum, batch->ret);
+	trace_type1v3_batch(container->id, batch->nr, batch->flags, batch->ret);
 }
 
 static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
@@ -2876,6 +2914,8 @@ static long vfio_type1v3_dirty_pages(struct vfio_type1v3 *container,
 	}
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_DIRTY,
 			   ret ? 0 : get.size >> PAGE_SHIFT, ret);
+	trace_type1v3_dirty(container->id, dirty.flags, get.iova, get.size,
+			    ret);
 	mutex_unlock(&container->lock);
 	return ret;
 }
@@ -2884,6 +2924,7 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 			       unsigned long arg)
 {
 	struct vfio_type1v3 *container;
+	const char *call;
 	long ret;
 
 	if (cmd == VFIO_CHECK_EXTENSION)
@@ -2895,23 +2936,31 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 
 	switch (cmd) {
 	case VFIO_IOMMU_GET_INFO:
+		call = "get_info";
 		ret = vfio_type1v3_get_info(container, (void __user *)arg);
 		break;
 	case VFIO_IOMMU_MAP_DMA:
+		call = "map_dma";
 		ret = vfio_type1v3_map_dma(container, (void __user *)arg);
 		break;
 	case VFIO_IOMMU_UNMAP_DMA:
+		call = "unmap_dma";
 		ret = vfio_type1v3_unmap_dma(container, (void __user *)arg);
 		break;
 	case VFIO_IOMMU_TYPE1V3_BATCH:
+		call = "batch";
 		ret = vfio_type1v3_batch(container, (void __user *)arg);
 		break;
 	case VFIO_IOMMU_DIRTY_PAGES:
+		call = "dirty_pages";
 		ret = vfio_type1v3_dirty_pages(container, (void __user *)arg);
 		break;
 	default:
+		call = "unknown";
 		ret = -ENOTTY;
 	}
+	if (ret)
+		trace_type1v3_error(container->id, call, ret);
 
 	vfio_type1v3_put(container);
 	return ret;
@@ -3087,6 +3136,9 @@ err_unpin:
 out_unlock:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_PIN, max(ret, 0),
 			   min(ret, 0));
+	trace_type1v3_pin(container->id, iova, npage, prot, ret);
+	if (ret < 0)
+		trace_type1v3_error(container->id, "pin_pages", ret);
 	mutex_unlock(&container->lock);
 	/* It may be the last one: not with the mutex. */
 	if (alive)
@@ -3111,6 +3163,7 @@ static void vfio_type1v3_unpin_pages(void *iommu_data, dma_addr_t iova,
 	for (i = 0; i < npage; i++)
 		vfio_type1v3_unpin_page(container, (iova >> PAGE_SHIFT) + i);
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNPIN, npage, 0);
+	trace_type1v3_unpin(container->id, iova, npage);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 }
@@ -3240,6 +3293,8 @@ out_mmput:
 out_unlock:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
 			   ret);
+	if (ret)
+		trace_type1v3_error(container->id, "dma_rw", ret);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
@@ -3480,6 +3535,9 @@ static int vfio_type1v3_attach_group(void *iommu_data,
 		ret = vfio_type1v3_attach_emulated(container, iommu_group);
 	else
 		ret = vfio_type1v3_do_attach(container, iommu_group);
+	trace_type1v3_attach(container->id, iommu_group, ret);
+	if (ret)
+		trace_type1v3_error(container->id, "attach_group", ret);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 	return ret;
@@ -3495,6 +3553,7 @@ static void vfio_type1v3_detach_group(void *iommu_data,
 
 	mutex_lock(&container->lock);
 	vfio_type1v3_do_detach(container, iommu_group);
+	trace_type1v3_detach(container->id, iommu_group, 0);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);
 }

@@ -10,6 +10,9 @@
  * again: modprobe vfio_type1v3_kunit seed=<seed>.
  */
 
+/* The tracepoints are those of the module under its own name only. */
+#define NOTRACE
+
 #include <kunit/test.h>
 #include <linux/iommu.h>
 #include <linux/module.h>
