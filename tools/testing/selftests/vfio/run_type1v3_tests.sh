@@ -9,6 +9,7 @@
 #
 #   TYPE1V3_MODDIR  directory with the modules; without it modprobe finds them
 #   TYPE1V3_BINDIR  directory with the tests; without it this script's own
+#   TYPE1V3_TOP     the program type1v3-top; without it, where a kernel tree has it
 #
 # Devices wanted: two NVMe controllers, and an ivshmem-plain for memory behind
 # a BAR, each in a group of its own. Tests that need one that is missing are
@@ -20,7 +21,7 @@ bindir=${TYPE1V3_BINDIR:-$here}
 tests=("$@")
 [ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_dma_test
 	type1v3_cut_test type1v3_batch_test type1v3_emulated_test type1v3_dirty_test
-	type1v3_vaddr_test type1v3_compare_test)
+	type1v3_vaddr_test type1v3_trace_test type1v3_compare_test)
 
 die() {
 	echo "Bail out! $*"
@@ -87,6 +88,9 @@ done
 # kernel's command line
 pages=/sys/kernel/mm/hugepages
 [ ! -d $pages/hugepages-2048kB ] || echo 16 >$pages/hugepages-2048kB/nr_hugepages
+
+top=$here/../../../vfio/type1v3-top
+[ -n "${TYPE1V3_TOP:-}" ] || [ ! -x "$top" ] || export TYPE1V3_TOP=$top
 
 failed=0
 for test in "${tests[@]}"; do
