@@ -282,8 +282,8 @@ TEST_F(eyes, events_of_a_batch)
 		      id, IOVA(0), va);
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=%s ret=%d",
 		      id, IOVA(0), va, "READ|WRITE", -EEXIST);
-	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x1000 flags=ENTRY ret=0",
-		      id, IOVA(1));
+	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x1000 flags=%s ret=0",
+		      id, IOVA(1), "ENTRY");
 	EXPECT_TRACED("type1v3_batch: id=%d entries=3 flags=CONTINUE ret=%d",
 		      id, -EEXIST);
 
