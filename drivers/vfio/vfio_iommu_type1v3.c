@@ -2400,7 +2400,7 @@ struct vfio_type1v3_unit {
  * @nr: length of @entries and of @units
  * @entries: the user's entries
  * @units: to begin with one for each entry
- * @ret: result of the first entry that failed, 0 as long as there is none
+ * @failed: an entry has failed
  */
 struct vfio_type1v3_batch {
 	struct vfio_type1v3 *container;
@@ -2408,7 +2408,7 @@ struct vfio_type1v3_batch {
 	unsigned int nr;
 	struct vfio_iommu_type1v3_batch_entry *entries;
 	struct vfio_type1v3_unit *units;
-	int ret;
+	bool failed;
 };
 
 static bool vfio_type1v3_is_unmap(const struct vfio_type1v3_batch *batch,
@@ -2427,11 +2427,26 @@ static bool vfio_type1v3_set_result(struct vfio_type1v3_batch *batch,
 	if (!result)
 		return false;
 
-	batch->ret = batch->ret ?: result;
+	batch->failed = true;
 	/* The process is about to die. */
 	if (result == -EINTR)
 		return true;
 	return !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE);
+}
+
+/*
+ * The result of the first entry that has failed.  That is not the one that was
+ * noticed first: ranges are reserved before memory is looked at.
+ */
+static int vfio_type1v3_batch_result(const struct vfio_type1v3_batch *batch)
+{
+	unsigned int i;
+
+	for (i = 0; i < batch->nr; i++)
+		if (batch->entries[i].result &&
+		    batch->entries[i].result != -ECANCELED)
+			return batch->entries[i].result;
+	return 0;
 }
 
 static int vfio_type1v3_entry_request(struct vfio_type1v3_batch *batch,
@@ -2631,7 +2646,7 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	n = vfio_type1v3_reserve_units(batch, i, end, &npages);
 	last = i + n;
 	/* Reserving has ended early if an error is to end the batch. */
-	if (batch->ret &&
+	if (batch->failed &&
 	    !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE))
 		stop = true;
 	if (stop && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
@@ -2793,7 +2808,7 @@ static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 			 vfio_type1v3_is_unmap(batch, 0))
 			vfio_type1v3_set_result(batch, i, 1, -EINVAL);
 	}
-	stop = batch->ret;
+	stop = batch->failed;
 
 	for (i = 0; i < batch->nr && !stop; i = end) {
 		for (end = i + 1; end < batch->nr; end++)
@@ -2846,7 +2861,7 @@ static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 
 	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
 			  batch.nr * sizeof(*batch.entries)))
-		ret = batch.ret;
+		ret = vfio_type1v3_batch_result(&batch);
 out_free:
 	kvfree(batch.units);
 	kvfree(batch.entries);

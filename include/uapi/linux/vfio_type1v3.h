@@ -66,9 +66,14 @@
  * to be unmaps, a failure takes back what has been mapped; another thread may
  * have seen it.  The two flags exclude each other.
  *
+ * Maps that follow each other reserve their ranges first, each in turn, and then
+ * look at their memory, each in turn.  So a range that an earlier one of them has
+ * asked for is taken, also if that one fails later.
+ *
  * Return: 0 if all entries succeeded, otherwise -1 and errno is that of the first
- * that failed.  Each entry's result is 0 or a negative errno; -ECANCELED if it was
- * not tried or was taken back.  An unmap's size becomes the bytes unmapped.
+ * entry, as they stand, that failed.  Each entry's result is 0 or a negative errno;
+ * -ECANCELED if it was not tried or was taken back.  An unmap's size becomes the
+ * bytes unmapped.
  * Errors of the call itself, which leave the entries alone: EINVAL (argsz, flags,
  * reserved field, number of entries), EFAULT, ENOMEM.  EFAULT when the results
  * cannot be written comes after the fact.

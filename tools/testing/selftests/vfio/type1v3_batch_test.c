@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "type1v3_harness.h"
@@ -338,6 +339,32 @@ TEST_F(batch, bad_input)
 		EXPECT_EQ(-ECANCELED, self->e[0].result);
 	}
 	EXPECT_LOCKED(0);
+}
+
+/*
+ * A range that is taken is noticed before memory that is missing is, but errno is
+ * that of the entry that stands first.
+ */
+TEST_F(batch, errno_of_the_first)
+{
+	__u8 *hole = self->mem.va + PAGE;
+	struct container *c = &self->c;
+
+	ASSERT_EQ(0, munmap(hole, PAGE));
+	ASSERT_EQ(0, dma_map(c, TEST_IOVA + 3 * PAGE, self->mem.va, PAGE, RW));
+	for (__u32 flags = 0; flags <= VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE; flags++) {
+		set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE, RW);
+		set_map(&self->e[1], TEST_IOVA + PAGE, hole, PAGE, RW);
+		set_map(&self->e[2], TEST_IOVA + 2 * PAGE, self->mem.va, PAGE, RW);
+		set_map(&self->e[3], TEST_IOVA + 3 * PAGE, self->mem.va, PAGE, RW);
+		EXPECT_EQ(-EFAULT, run(c, flags, 4, self->e));
+		EXPECT_EQ(0, self->e[0].result);
+		EXPECT_EQ(-EFAULT, self->e[1].result);
+		EXPECT_EQ(flags ? 0 : -ECANCELED, self->e[2].result);
+		EXPECT_EQ(-EEXIST, self->e[3].result);
+		EXPECT_EQ(flags ? 2 * PAGE : PAGE, dma_unmap(c, TEST_IOVA, 3 * PAGE));
+	}
+	EXPECT_LOCKED(1);
 }
 
 TEST_HARNESS_MAIN
