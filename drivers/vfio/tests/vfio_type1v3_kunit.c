@@ -6,7 +6,7 @@
  * not: what it asks the IOMMU core about groups is answered here.  It is used
  * through the operations that VFIO uses, with arguments in user memory.
  *
- * The random test prints the seed which it begins with.  To have the same one
+ * The random tests print the seed which they begin with.  To have the same one
  * again: modprobe vfio_type1v3_kunit seed=<seed>.
  */
 
@@ -161,11 +161,11 @@ static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 
 static ulong seed;
 module_param(seed, ulong, 0444);
-MODULE_PARM_DESC(seed, "where the random test begins, 0 is somewhere else each time");
+MODULE_PARM_DESC(seed, "where the random tests begin, 0 is somewhere else each time");
 
 static uint steps = 500;
 module_param(steps, uint, 0444);
-MODULE_PARM_DESC(steps, "how many steps the random test does for each kind of IOMMU");
+MODULE_PARM_DESC(steps, "how many steps a random test does for each kind of IOMMU");
 
 /**
  * struct model_page - what an IOVA page is mapped to
@@ -1622,6 +1622,236 @@ static void random_steps(struct kunit *test)
 	container_unmap_all(test);
 }
 
+/*
+ * Cuts of leaves of every size, at random
+ */
+
+#define CUT_WINDOW	(3 * MOCK_PUD_PAGES)
+
+/**
+ * struct cut_test - device memory that is mapped in a window of CUT_WINDOW pages
+ * @nr: length of @run
+ * @npages: pages in all of them
+ * @run: IOVA pages in the window, and what they translate to; in no order
+ */
+struct cut_test {
+	unsigned int nr;
+	unsigned long npages;
+	struct cut_run {
+		unsigned long first, last, pfn;
+	} run[1024];
+};
+
+static void cut_add(struct cut_test *c, unsigned long first, unsigned long last,
+		    unsigned long pfn)
+{
+	c->run[c->nr++] = (struct cut_run) { first, last, pfn };
+	c->npages += last - first + 1;
+}
+
+static bool cut_overlaps(const struct cut_test *c, unsigned long first,
+			 unsigned long last)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr; i++)
+		if (c->run[i].first <= last && first <= c->run[i].last)
+			return true;
+	return false;
+}
+
+static void cut_remove(struct cut_test *c, unsigned long first, unsigned long last)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr; i++) {
+		struct cut_run run = c->run[i];
+
+		if (run.first > last || first > run.last)
+			continue;
+		c->npages -= run.last - run.first + 1;
+		c->run[i--] = c->run[--c->nr];
+		if (run.first < first)
+			cut_add(c, run.first, first - 1, run.pfn);
+		if (run.last > last)
+			cut_add(c, last + 1, run.last, run.pfn + last + 1 - run.first);
+	}
+}
+
+/* How much to map or to unmap, and where; the more there is the better aligned. */
+static void cut_range(struct container_test *t, const struct cut_test *c,
+		      unsigned long largest, unsigned long *first,
+		      unsigned long *npages)
+{
+	static const u32 sizes[] = {
+		1, 1, 3, 16, 511, MOCK_PMD_PAGES, MOCK_PMD_PAGES,
+		17 * MOCK_PMD_PAGES, MOCK_PUD_PAGES / 2, MOCK_PUD_PAGES,
+		MOCK_PUD_PAGES,
+	};
+	unsigned long n = min_t(unsigned long, largest, sizes[rnd(t, ARRAY_SIZE(sizes))]);
+	const struct cut_run *run;
+
+	*first = rnd(t, CUT_WINDOW);
+	/* At the borders of what is there, or around them */
+	if (c->nr && rnd(t, 2)) {
+		run = &c->run[rnd(t, c->nr)];
+		*first = rnd(t, 2) ? run->first : run->last + 1;
+		*first -= min(*first, rnd(t, 3));
+	}
+	if (n >= MOCK_PMD_PAGES && rnd(t, 4))
+		*first = round_down(*first, n & -n);
+	*first = min(*first, CUT_WINDOW - 1);
+	*npages = min(n, CUT_WINDOW - *first);
+}
+
+/*
+ * Map device memory, which is not pinned and can be entered by hand: contiguous
+ * memory of that size is not to be had.
+ */
+static void cut_map(struct kunit *test, struct cut_test *c, unsigned long largest)
+{
+	struct container_test *t = test->priv;
+	struct vfio_type1v3 *container = t->container;
+	struct vfio_dma_extent extent = { .pfnmap = true };
+	unsigned long first, npages, shift = 0, word;
+
+	cut_range(t, c, largest, &first, &npages);
+	if (cut_overlaps(c, first, first + npages - 1) ||
+	    c->nr > ARRAY_SIZE(c->run) / 2)
+		return;
+	/* Memory that is aligned as the IOVA is, or less than that */
+	if (rnd(t, 2))
+		shift = npages < 4096 ? rnd(t, 2 * MOCK_PMD_PAGES) :
+					rnd(t, 4) * MOCK_PMD_PAGES;
+	extent.pfn = MOCK_PFN + first + shift;
+	extent.npages = npages;
+	word = vfio_xa_dma_word(BASE + first, SZ_1G + ((first + shift) << PAGE_SHIFT),
+				VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE |
+				VFIO_XA_DMA_BIG | VFIO_XA_DMA_PFNMAP);
+
+	mutex_lock(&container->lock);
+	if (!container->owner.mm)
+		vfio_dma_owner_set(&container->owner);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(&container->store, BASE + first,
+						 BASE + first + npages - 1, word,
+						 GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, vfio_dma_map(&container->space,
+					   (BASE + first) << PAGE_SHIFT, &extent,
+					   RW, true), 0);
+	mutex_unlock(&container->lock);
+	cut_add(c, first, first + npages - 1, extent.pfn);
+}
+
+/* Unmap a part.  Where mapping the rest back fails, the superpage goes with it. */
+static void cut_unmap(struct kunit *test, struct cut_test *c)
+{
+	struct container_test *t = test->priv;
+	struct vfio_xa_dma *store = &t->container->store;
+	struct mock_domain *mock = rnd_failure(t);
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap) };
+	unsigned long first, last, npages, pos, before = c->npages;
+	struct vfio_xa_dma_run run;
+	int ret, expected = 0;
+
+	cut_range(t, c, CUT_WINDOW, &first, &npages);
+	unmap.iova = (BASE + first) << PAGE_SHIFT;
+	unmap.size = npages << PAGE_SHIFT;
+	ret = container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap, sizeof(unmap));
+	if (mock && !mock->fail_map)
+		expected = -EIO;
+	if (mock)
+		mock->fail_map = 0;
+	KUNIT_EXPECT_EQ(test, ret, expected);
+
+	last = first + npages - 1;
+	if (ret) {
+		/*
+		 * It has ended at the superpage that was lost, of which nothing is
+		 * there any more; what is behind it is still there.
+		 */
+		last = round_up(last + 1, MOCK_PUD_PAGES) - 1;
+		pos = round_down(first, MOCK_PUD_PAGES);
+		while (pos < first && vfio_xa_dma_next(store, BASE + pos,
+						       BASE + first - 1, &run))
+			pos = run.last + 1 - BASE;
+		first = pos;
+		if (vfio_xa_dma_next(store, BASE + first, BASE + last, &run))
+			last = run.first - 1 - BASE;
+	}
+	cut_remove(c, first, last);
+	KUNIT_EXPECT_EQ(test, unmap.size, (before - c->npages) << PAGE_SHIFT);
+}
+
+static void cut_check(struct kunit *test, const struct cut_test *c)
+{
+	struct container_test *t = test->priv;
+	unsigned long index, npages;
+	struct mock_domain *mock;
+	struct mock_leaf *leaf;
+	unsigned int g, i;
+
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(&t->container->store), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->store), c->npages);
+	for (g = 0; g < ARRAY_SIZE(t->groups); g++) {
+		mock = t->groups[g].domain;
+		if (!mock)
+			continue;
+		mock_expect_synced(test, mock);
+		for (i = 0; i < c->nr; i++)
+			if (!mock_translates(mock, BASE + c->run[i].first,
+					     BASE + c->run[i].last, c->run[i].pfn, RW))
+				break;
+		KUNIT_EXPECT_EQ_MSG(test, i, c->nr, "group %u, IOVA pages %lx..%lx", g,
+				    BASE + c->run[i].first, BASE + c->run[i].last);
+		/* That is all there is. */
+		index = 0;
+		npages = 0;
+		mt_for_each(&mock->leaves, leaf, index, ULONG_MAX)
+			npages += leaf->last - leaf->first + 1;
+		KUNIT_EXPECT_EQ(test, npages, c->npages);
+	}
+}
+
+static void random_cuts(struct kunit *test)
+{
+	const struct mock_kind *kind = test->param_value;
+	struct container_test *t = test->priv;
+	u64 start = seed ?: get_random_u64();
+	unsigned int i, errors, others = 0;
+	unsigned long largest = MOCK_PUD_PAGES;
+	struct cut_test *c;
+
+	c = kunit_kzalloc(test, sizeof(*c), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, c);
+	kunit_info(test, "seed=%llu\n", start);
+	prandom_seed_state(&t->rnd, start);
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], kind), 0);
+	/* So many leaves take long, and are all the same. */
+	if (kind->pgsizes == PAGE_SIZE)
+		largest = MOCK_PMD_PAGES;
+
+	for (i = 0; i < steps; i++) {
+		errors = mock_errors;
+		if (rnd(t, 2)) {
+			cut_map(test, c, largest);
+		} else if (rnd(t, 32)) {
+			cut_unmap(test, c);
+		} else if (t->groups[1].wanted) {
+			container_detach(test, &t->groups[1]);
+		} else if (others++ < 4) {
+			container_attach(test, &t->groups[1], &mock_kinds[0]);
+			KUNIT_EXPECT_TRUE(test, t->groups[1].wanted);
+		}
+		cut_check(test, c);
+		KUNIT_ASSERT_EQ_MSG(test, mock_errors, errors, "step %u, seed=%llu",
+				    i, start);
+		KUNIT_ASSERT_EQ_MSG(test, test->status, KUNIT_SUCCESS,
+				    "step %u, seed=%llu", i, start);
+		cond_resched();
+	}
+}
+
 static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(cut, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_each_page, kind_gen_params),
@@ -1646,6 +1876,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(pin_overflow),
 	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
+	KUNIT_CASE_PARAM(random_cuts, kind_gen_params),
 	{}
 };
 
