@@ -45,8 +45,9 @@ FIXTURE_TEARDOWN(batch)
 }
 
 #define EXPECT_LOCKED(npages) do { \
-	EXPECT_EQ((npages), locked_pages() - self->locked); \
-	EXPECT_EQ((npages), pinned_pages() - self->pinned); \
+	long _npages = (npages); \
+	EXPECT_EQ(_npages, locked_pages() - self->locked); \
+	EXPECT_EQ(_npages, pinned_pages() - self->pinned); \
 } while (0)
 
 static int run(struct container *c, __u32 flags, __u32 nr,

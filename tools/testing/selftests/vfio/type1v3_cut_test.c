@@ -9,6 +9,7 @@
  * for a page table. Hence memory is compared as a whole after each cut.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "type1v3_harness.h"
 
@@ -21,8 +22,6 @@ FIXTURE(cut) {
 	struct mem mem;
 	long locked, pinned;
 };
-
-typedef FIXTURE_DATA(cut) cut_data;
 
 FIXTURE_VARIANT(cut) {
 	unsigned long type;
@@ -118,7 +117,7 @@ static void expect_fault(struct __test_metadata *_metadata, struct nvme *n,
 }
 
 /* Cut @count pages at @first out of a mapping of all of the memory. */
-static void cut_one(struct __test_metadata *_metadata, cut_data *self,
+static void cut_one(struct __test_metadata *_metadata, FIXTURE_DATA(cut) *self,
 		    bool v3, __u64 base, long first, long count)
 {
 	const long npages = self->mem.size / PAGE;
@@ -374,12 +373,12 @@ TEST_F(cut, then_attach)
 	nvme_close(&second);
 }
 
-static volatile bool stop;
+static atomic_bool stop;
 
 /* Take page 7 out and put it back, again and again. */
 static void *thread_cut(void *arg)
 {
-	cut_data *self = arg;
+	FIXTURE_DATA(cut) *self = arg;
 	intptr_t bad = 0;
 
 	while (!stop) {

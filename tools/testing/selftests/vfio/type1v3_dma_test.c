@@ -11,20 +11,25 @@
 /* Compare what a device transfers with memory, both ways; at most 128 pages. */
 #define EXPECT_DMA(n, iova, va, npages, seed) do { \
 	static __u8 _buf[NVME_MAX_PAGES * PAGE]; \
-	__u64 _iova[NVME_MAX_PAGES]; \
-	for (size_t _i = 0; _i < (npages); _i++) \
-		_iova[_i] = (iova) + _i * PAGE; \
-	pattern_fill(_buf, (npages) * PAGE, (seed)); \
-	EXPECT_EQ(0, nvme_dma_write(n, _iova, npages, _buf)); \
-	EXPECT_EQ(-1, pattern_check(va, (npages) * PAGE, (seed))); \
-	pattern_fill(va, (npages) * PAGE, (seed) + 1); \
-	EXPECT_EQ(0, nvme_dma_read(n, _iova, npages, _buf)); \
-	EXPECT_EQ(-1, pattern_check(_buf, (npages) * PAGE, (seed) + 1)); \
+	__u64 _iova[NVME_MAX_PAGES], _first = (iova), _seed = (seed); \
+	struct nvme *_n = (n); \
+	size_t _npages = (npages); \
+	void *_va = (va); \
+	for (size_t _i = 0; _i < _npages; _i++) \
+		_iova[_i] = _first + _i * PAGE; \
+	pattern_fill(_buf, _npages * PAGE, _seed); \
+	EXPECT_EQ(0, nvme_dma_write(_n, _iova, _npages, _buf)); \
+	EXPECT_EQ(-1, pattern_check(_va, _npages * PAGE, _seed)); \
+	pattern_fill(_va, _npages * PAGE, _seed + 1); \
+	EXPECT_EQ(0, nvme_dma_read(_n, _iova, _npages, _buf)); \
+	EXPECT_EQ(-1, pattern_check(_buf, _npages * PAGE, _seed + 1)); \
 } while (0)
 
 #define EXPECT_FAULT(n, iova, va) do { \
-	EXPECT_EQ(PROBE_FAULT, nvme_probe_read(n, iova)); \
-	EXPECT_EQ(PROBE_FAULT, nvme_probe_write(n, iova, va)); \
+	struct nvme *_n = (n); \
+	__u64 _iova = (iova); \
+	EXPECT_EQ(PROBE_FAULT, nvme_probe_read(_n, _iova)); \
+	EXPECT_EQ(PROBE_FAULT, nvme_probe_write(_n, _iova, (va))); \
 } while (0)
 
 FIXTURE(dma) {

@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -59,11 +60,12 @@ FIXTURE_TEARDOWN(emulated)
 /* Pages charged, and pinned (by the container or by devices), since the start. */
 #define EXPECT_PAGES(charged, held) do { \
 	struct container_info _info; \
-	EXPECT_EQ((charged), locked_pages() - self->locked); \
+	long _charged = (charged); \
+	EXPECT_EQ(_charged, locked_pages() - self->locked); \
 	EXPECT_EQ((held), pinned_pages() - self->pinned); \
 	if (is_v3(variant->type)) { \
 		EXPECT_EQ(0, container_info(&self->c, &_info)); \
-		EXPECT_EQ((charged), (long)_info.own.pinned_pages); \
+		EXPECT_EQ(_charged, (long)_info.own.pinned_pages); \
 	} \
 } while (0)
 
@@ -87,7 +89,7 @@ static long now_ms(void)
 
 static __u64 word_of(const void *va)
 {
-	return *(const volatile __u64 *)va;
+	return __atomic_load_n((const __u64 *)va, __ATOMIC_RELAXED);
 }
 
 /* How many records of the kernel's log since boot have the text? */
@@ -425,7 +427,7 @@ TEST_F(emulated, dma_rw_other_process)
 		if (word != word_of(self->mem.va))
 			_exit(3);
 		/* pins are of the owner's memory, whoever asks */
-		*(volatile __u64 *)self->mem.va = ~word;
+		__atomic_store_n((__u64 *)self->mem.va, ~word, __ATOMIC_RELAXED);
 		if (emulated_pin(self->dev, IOVA(0), 1, PIN_RW, NULL) != 1)
 			_exit(4);
 		if (peek(self->dev, IOVA(0)) != word)
@@ -493,7 +495,7 @@ struct unmap_call {
 	struct container *c;
 	__u64 iova, size;
 	__s64 ret;
-	volatile bool done;
+	atomic_bool done;
 };
 
 static void *unmap_thread(void *arg)
@@ -730,7 +732,7 @@ struct race {
 	struct container *c;
 	struct mem *mem;
 	int dev;
-	volatile bool stop;
+	atomic_bool stop;
 	long pins, maps;
 	const char *failed;
 };
@@ -806,13 +808,11 @@ FIXTURE(progress) {
 	long locked, pinned;
 };
 
-typedef FIXTURE_DATA(progress) progress_data;
-
 #define SLOW_PAGES	8UL
 
 static void *map_thread(void *arg)
 {
-	progress_data *self = arg;
+	FIXTURE_DATA(progress) *self = arg;
 
 	self->ret = dma_map(&self->c, IOVA(0), self->va, SLOW_PAGES * PAGE, RW);
 	return NULL;
@@ -859,7 +859,7 @@ FIXTURE_TEARDOWN(progress)
 }
 
 /* Let the memory come, and return what the map does. */
-static int finish_map(progress_data *self)
+static int finish_map(FIXTURE_DATA(progress) *self)
 {
 	struct uffdio_zeropage zero = {
 		.range.start = (uintptr_t)self->va + SLOW_PAGES * PAGE / 2,

@@ -110,14 +110,14 @@ int module_param(const char *module, const char *name, const char *value);
 enum probe { PROBE_OK, PROBE_FAULT };
 
 struct nvme_queue {
-	volatile __u8 *sq, *cq;
+	__u8 *sq, *cq;
 	unsigned int id, tail, head, phase;
 };
 
 struct nvme {
 	struct container *c;
 	int fd;				/* VFIO device */
-	volatile __u8 *bar;
+	__u8 *bar;
 	size_t bar_size;
 	struct mem mem;			/* queues, PRP list and buffer */
 	__u64 iova;			/* of mem */

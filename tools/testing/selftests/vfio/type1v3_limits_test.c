@@ -43,8 +43,9 @@ FIXTURE_TEARDOWN(limits)
 }
 
 #define EXPECT_LOCKED(npages) do { \
-	EXPECT_EQ((npages), locked_pages() - self->locked); \
-	EXPECT_EQ((npages), pinned_pages() - self->pinned); \
+	long _npages = (npages); \
+	EXPECT_EQ(_npages, locked_pages() - self->locked); \
+	EXPECT_EQ(_npages, pinned_pages() - self->pinned); \
 } while (0)
 
 static int set_limit(long npages)

@@ -12,6 +12,7 @@
  * Transfer Error) and the posting of a completion (the controller raises
  * CSTS.CFS). Both happen at an address of our choice.
  */
+#include <assert.h>
 #include <errno.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
@@ -71,17 +72,17 @@ struct completion {
 	__u16 sq_head, sq_id, cid, status;
 };
 
-_Static_assert(sizeof(struct command) == 64, "NVMe submission entry");
-_Static_assert(sizeof(struct completion) == 16, "NVMe completion entry");
+static_assert(sizeof(struct command) == 64, "NVMe submission entry");
+static_assert(sizeof(struct completion) == 16, "NVMe completion entry");
 
 static __u32 reg_read(struct nvme *n, unsigned int reg)
 {
-	return *(volatile __u32 *)(n->bar + reg);
+	return __atomic_load_n((__u32 *)(n->bar + reg), __ATOMIC_RELAXED);
 }
 
 static void reg_write(struct nvme *n, unsigned int reg, __u32 value)
 {
-	*(volatile __u32 *)(n->bar + reg) = value;
+	__atomic_store_n((__u32 *)(n->bar + reg), value, __ATOMIC_RELAXED);
 }
 
 static void reg_write64(struct nvme *n, unsigned int reg, __u64 value)
@@ -123,13 +124,13 @@ static void queue_init(struct nvme *n, struct nvme_queue *q, unsigned int id,
 	q->tail = 0;
 	q->head = 0;
 	q->phase = 1;
-	memset((void *)q->cq, 0, PAGE);
+	memset(q->cq, 0, PAGE);
 }
 
 static void submit(struct nvme *n, struct nvme_queue *q, struct command *cmd)
 {
 	cmd->cid = ++n->cid;
-	memcpy((void *)(q->sq + q->tail * sizeof(*cmd)), cmd, sizeof(*cmd));
+	memcpy(q->sq + q->tail * sizeof(*cmd), cmd, sizeof(*cmd));
 	q->tail = (q->tail + 1) % QUEUE_SIZE;
 	ring(n, 2 * q->id, q->tail);
 }
@@ -138,13 +139,13 @@ static void submit(struct nvme *n, struct nvme_queue *q, struct command *cmd)
  * Wait until the phase bit of a completion entry shows.  -EIO: the controller
  * could not post it.
  */
-static int wait_phase(struct nvme *n, volatile struct completion *cqe,
+static int wait_phase(struct nvme *n, struct completion *cqe,
 		      unsigned int phase)
 {
 	__u64 deadline = now_ms() + 20000;
 
 	for (unsigned int i = 1; ; i++) {
-		if ((cqe->status & 1) == phase)
+		if ((__atomic_load_n(&cqe->status, __ATOMIC_ACQUIRE) & 1) == phase)
 			return 0;
 		if (i % 256)
 			continue;
@@ -158,8 +159,7 @@ static int wait_phase(struct nvme *n, volatile struct completion *cqe,
 /* Returns the NVMe status, 0 for success, or a negative errno. */
 static int execute(struct nvme *n, struct nvme_queue *q, struct command *cmd)
 {
-	volatile struct completion *cqe =
-		(void *)(q->cq + q->head * sizeof(*cqe));
+	struct completion *cqe = (void *)(q->cq + q->head * sizeof(*cqe));
 	int ret;
 
 	submit(n, q, cmd);
@@ -167,7 +167,6 @@ static int execute(struct nvme *n, struct nvme_queue *q, struct command *cmd)
 	if (ret)
 		return ret;
 
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	if (cqe->cid != n->cid)
 		return -EPROTO;
 	ret = cqe->status >> 1 & STATUS_MASK;
@@ -336,7 +335,7 @@ void nvme_close(struct nvme *n)
 	if (n->bar) {
 		reg_write(n, REG_CC, 0);
 		wait_ready(n, 0);
-		munmap((void *)n->bar, n->bar_size);
+		munmap(n->bar, n->bar_size);
 	}
 	if (n->fd >= 0)
 		close(n->fd);
@@ -457,7 +456,7 @@ int nvme_probe_write(struct nvme *n, __u64 iova, void *vaddr)
 {
 	struct nvme_queue q = { .sq = page_va(n, P_PROBE_SQ), .id = PROBE_QID };
 	struct command cmd = { .opcode = CMD_FLUSH, .nsid = 1 };
-	volatile struct completion *cqe = vaddr;
+	struct completion *cqe = vaddr;
 	struct completion saved;
 	int ret;
 

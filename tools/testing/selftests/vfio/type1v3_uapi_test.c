@@ -5,6 +5,7 @@
  * when pages are given back. No device is needed but for its group.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
@@ -19,8 +20,6 @@ FIXTURE(uapi) {
 	struct mem mem;
 	long locked, pinned;
 };
-
-typedef FIXTURE_DATA(uapi) uapi_data;
 
 FIXTURE_VARIANT(uapi) {
 	unsigned long type;
@@ -53,12 +52,13 @@ FIXTURE_TEARDOWN(uapi)
 /* Pages mapped, locked and pinned since the fixture was set up. */
 #define EXPECT_HELD(npages) do { \
 	struct container_info _info; \
-	EXPECT_EQ((npages), locked_pages() - self->locked); \
-	EXPECT_EQ((npages), pinned_pages() - self->pinned); \
+	long _npages = (npages); \
+	EXPECT_EQ(_npages, locked_pages() - self->locked); \
+	EXPECT_EQ(_npages, pinned_pages() - self->pinned); \
 	if (is_v3(variant->type)) { \
 		EXPECT_EQ(0, container_info(&self->c, &_info)); \
-		EXPECT_EQ((npages), (long)_info.own.mapped_pages); \
-		EXPECT_EQ((npages), (long)_info.own.pinned_pages); \
+		EXPECT_EQ(_npages, (long)_info.own.mapped_pages); \
+		EXPECT_EQ(_npages, (long)_info.own.pinned_pages); \
 	} \
 } while (0)
 
@@ -653,7 +653,7 @@ TEST_F(uapi, owner)
 
 static void *thread_map(void *arg)
 {
-	uapi_data *self = arg;
+	FIXTURE_DATA(uapi) *self = arg;
 
 	return (void *)(intptr_t)dma_map(&self->c, OTHER_IOVA, self->mem.va, PAGE,
 					 RW);
@@ -708,7 +708,7 @@ TEST_F_TIMEOUT(uapi, killed_in_map, 60)
 	mem_free(&big);
 }
 
-static volatile unsigned int alarms;
+static atomic_uint alarms;
 
 static void on_alarm(int sig)
 {
@@ -916,11 +916,11 @@ TEST_F(uapi, unplug_in_use)
 	ASSERT_EQ(0, pci_rescan_bind(bdf));
 }
 
-static volatile bool stop;
+static atomic_bool stop;
 
 static void *thread_map_and_unmap(void *arg)
 {
-	uapi_data *self = arg;
+	FIXTURE_DATA(uapi) *self = arg;
 	__u64 seed = (uintptr_t)&seed;
 	intptr_t bad = 0;
 
