@@ -17,11 +17,15 @@ TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 TYPE1V3_CFLAGS ?= -I$(selfdir)
 
 TEST_PROGS += run_type1v3_tests.sh
-TEST_GEN_PROGS_EXTENDED += $(TYPE1V3_TESTS)
+TEST_GEN_PROGS_EXTENDED += $(TYPE1V3_TESTS) $(OUTPUT)/type1v3_example
 
-all: $(TYPE1V3_TESTS)
+all: $(TYPE1V3_TESTS) $(OUTPUT)/type1v3_example
 
 $(TYPE1V3_TESTS): $(OUTPUT)/%: %.c type1v3_lib.c type1v3_nvme.c type1v3_emulated.c \
 		type1v3_lib.h type1v3_emulated.h type1v3_harness.h
 	$(CC) -std=gnu11 -O2 -Wall -Werror -D_GNU_SOURCE= $(TYPE1V3_CFLAGS) \
 		$(KHDR_INCLUDES) $(filter %.c,$^) -pthread -o $@
+
+# needs nothing but the headers, as a program elsewhere
+$(OUTPUT)/type1v3_example: type1v3_example.c
+	$(CC) -std=gnu11 -O2 -Wall -Werror $(TYPE1V3_CFLAGS) $(KHDR_INCLUDES) $< -o $@
