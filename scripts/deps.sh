@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|test|test-all|bench
+# deps.sh demo|deb|docs|test|test-all|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -25,7 +25,26 @@ demo="
 /usr/sbin/modprobe		kmod
 /usr/bin/qemu-system-x86_64	qemu-system-x86
 "
-test="$demo
+deb="
+/usr/bin/git			git
+/usr/bin/gcc			gcc
+/usr/include/linux/vfio.h	linux-libc-dev
+/usr/include/stdio.h		libc6-dev
+/usr/bin/make			make
+/usr/bin/openssl		openssl
+/usr/bin/dpkg-buildpackage	dpkg-dev
+/usr/bin/dh			debhelper
+/usr/bin/dh_dkms		dh-dkms
+/usr/sbin/dkms			dkms
+/usr/bin/lintian		lintian
+"
+docs="
+/usr/bin/make			make
+/usr/bin/python3		python3
+/usr/bin/sphinx-build		python3-sphinx
+/usr/bin/dot			graphviz
+"
+test="$demo$deb$docs
 /usr/bin/bc			bc
 /usr/bin/bison			bison
 /usr/bin/flex			flex
@@ -49,12 +68,15 @@ bench="$test
 
 case ${1:-} in
 demo) needs=$demo ;;
+deb) needs=$deb ;;
+docs) needs=$docs ;;
 test) needs=$test ;;
 test-all) needs=$test_all ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|test|test-all|bench" ;;
+*) die "usage: deps.sh demo|deb|docs|test|test-all|bench" ;;
 esac
-[ "$(uname -m)" = x86_64 ] || die "the virtual machines need an x86_64 host"
+[[ $1 =~ ^(deb|docs)$ ]] || [ "$(uname -m)" = x86_64 ] ||
+	die "the virtual machines need an x86_64 host"
 missing=$(while read -r file package; do
 		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"
 	  done <<<"$needs" | sort -u | tr '\n' ' ')
