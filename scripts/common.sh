@@ -38,3 +38,10 @@ slowly() {
 	[ $rc = 0 ] || { tail -n 40 "$log" >&2; say "failed: $* (see $log)"; }
 	return $rc
 }
+
+# kunit_config m|y: options of a kernel with everything of ours, tests included
+kunit_config() {
+	sed -E "s/^(CONFIG_(KUNIT|VFIO|VFIO_IOMMU_TYPE1V3|.*_KUNIT_TEST))=y/\1=$1/" \
+		"$TOP/drivers/vfio/tests/.kunitconfig"
+	printf '%s\n' CONFIG_64BIT=y CONFIG_SMP=y CONFIG_MODULES=y
+}

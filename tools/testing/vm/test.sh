@@ -55,11 +55,7 @@ in_tree() {
 	build=${tree%/src}/build-check-$1
 	mkdir -p "$build"
 	with_lock tree "$TOP/scripts/in-tree.sh" "$tree"
-	{
-		sed -E "s/^(CONFIG_(KUNIT|VFIO|VFIO_IOMMU_TYPE1V3|.*_KUNIT_TEST))=y/\1=$1/" \
-			"$TOP/drivers/vfio/tests/.kunitconfig"
-		printf '%s\n' CONFIG_64BIT=y CONFIG_SMP=y CONFIG_MODULES=y
-	} >"$build/fragment"
+	kunit_config "$1" >"$build/fragment"
 	make -s -C "$tree" O="$build" KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
 	# a warning is given once only unless the objects go
 	rm -rf "$build/drivers/vfio"
