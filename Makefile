@@ -16,6 +16,10 @@ demo:
 	scripts/deps.sh demo
 	tools/testing/vm/demo.sh
 
+patches:
+	@test -n "$(KSRC)" || { echo "usage: make patches KSRC=<kernel source tree>"; exit 2; }
+	scripts/patches.sh $(KSRC)
+
 deb:
 	scripts/deps.sh deb
 	scripts/deb.sh
@@ -40,6 +44,7 @@ help:
 	@echo 'make [KDIR=...]         build the modules (default: for the running kernel)'
 	@echo 'make modules_install    install them'
 	@echo 'make in-tree KSRC=...   copy the sources into a kernel tree and hook them up'
+	@echo 'make patches KSRC=...   a series for git am, in patches/'
 	@echo 'make deb                Debian packages for DKMS and for programs, in dist/'
 	@echo 'make demo               a guest reads its disk through type1v3'
 	@echo 'make test               every test, in virtual machines; installs what it needs'
@@ -48,4 +53,4 @@ help:
 	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree deb demo test test-all bench lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all bench lint help
