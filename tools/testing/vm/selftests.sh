@@ -1,15 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# selftests.sh KERNEL IOMMU [TEST...]
+# selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]
 #
 # Boots KERNEL behind IOMMU with the devices that the kselftests want, and runs
-# them, all or those named, there.
+# them, all or those named, there. A TEST may have arguments: 'NAME ARGS'.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
-kernel=${1:?usage: selftests.sh KERNEL IOMMU [TEST...]}
-iommu=${2:?usage: selftests.sh KERNEL IOMMU [TEST...]}
+cpus=1 seconds=1500
+while getopts c:t: option; do
+	case $option in
+	c) cpus=$OPTARG ;;
+	t) seconds=$OPTARG ;;
+	*) exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+kernel=${1:?usage: selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]}
+iommu=${2:?usage: selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]}
 shift 2
 dir=$TOP/tools/testing/selftests/vfio
 bin=$CACHE/selftests
@@ -23,9 +32,11 @@ with_lock selftests build >&2
 disks=$(mktemp -d "$CACHE/disks.XXXXXX")
 trap 'rm -rf "$disks"' EXIT
 truncate -s 64M "$disks"/{0,1}
-"$TOP/tools/testing/vm/boot.sh" -k "$kernel" -i "$iommu" -m 4096 -t 1500 \
+"$TOP/tools/testing/vm/boot.sh" -k "$kernel" -i "$iommu" -m 4096 -c "$cpus" -t "$seconds" \
 	-p "hugepagesz=1G hugepages=1" \
 	-q "-drive if=none,id=d0,format=raw,file=$disks/0 -device nvme,serial=d0,drive=d0" \
 	-q "-drive if=none,id=d1,format=raw,file=$disks/1 -device nvme,serial=d1,drive=d1" \
+	-q "-drive if=none,id=d2,driver=null-co,size=64M,read-zeroes=on" \
+	-q "-device nvme,serial=d2,drive=d2" \
 	-q "-object memory-backend-ram,id=bar,size=16M,share=on -device ivshmem-plain,memdev=bar" \
-	env TYPE1V3_BINDIR="$bin" "$dir/run_type1v3_tests.sh" "$@"
+	env TYPE1V3_BINDIR="$bin" TYPE1V3_SECONDS="${TYPE1V3_SECONDS:-5}" "$dir/run_type1v3_tests.sh" "$@"

@@ -4,16 +4,19 @@
 # run_type1v3_tests.sh [TEST...]
 #
 # Runs the type1v3 selftests, all or those named, as root on a machine with an
-# IOMMU and devices that nobody needs: the contents of NVMe disks are lost.
+# IOMMU and devices that nobody needs: the contents of NVMe disks are lost. A
+# TEST may have arguments: 'NAME ARGS'.
 # Each test's TAP goes to stdout. The status is 0 when none of them failed.
 #
 #   TYPE1V3_MODDIR  directory with the modules; without it modprobe finds them
 #   TYPE1V3_BINDIR  directory with the tests; without it this script's own
 #   TYPE1V3_TOP     the program type1v3-top; without it, where a kernel tree has it
 #
-# Devices wanted: two NVMe controllers, and an ivshmem-plain for memory behind
+# Devices wanted: three NVMe controllers, and an ivshmem-plain for memory behind
 # a BAR, each in a group of its own. Tests that need one that is missing are
-# skipped.
+# skipped. The third controller, if it is an emulated one, must be of a kind
+# that has written all data of a command when it starts the next (QEMU's
+# null-co).
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,7 +24,8 @@ bindir=${TYPE1V3_BINDIR:-$here}
 tests=("$@")
 [ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_dma_test
 	type1v3_cut_test type1v3_batch_test type1v3_emulated_test type1v3_dirty_test
-	type1v3_vaddr_test type1v3_trace_test type1v3_compare_test)
+	type1v3_vaddr_test type1v3_trace_test type1v3_compare_test
+	type1v3_stream_test)
 
 die() {
 	echo "Bail out! $*"
@@ -80,7 +84,8 @@ for dir in /sys/bus/pci/devices/*; do
 done
 [ ${#nvme[@]} -lt 1 ] || export TYPE1V3_NVME0=${nvme[0]}
 [ ${#nvme[@]} -lt 2 ] || export TYPE1V3_NVME1=${nvme[1]}
-for bdf in ${TYPE1V3_NVME0:-} ${TYPE1V3_NVME1:-} ${TYPE1V3_BAR:-}; do
+[ ${#nvme[@]} -lt 3 ] || export TYPE1V3_NVME2=${nvme[2]}
+for bdf in "${nvme[@]}" ${TYPE1V3_BAR:-}; do
 	bind "$bdf"
 done
 
@@ -95,7 +100,8 @@ top=$here/../../../vfio/type1v3-top
 failed=0
 for test in "${tests[@]}"; do
 	echo "# $test"
-	"$bindir/$test"
+	read -ra words <<<"$test"
+	"$bindir/${words[0]}" "${words[@]:1}"
 	status=$?
 	# 4: everything was skipped
 	[ $status = 0 ] || [ $status = 4 ] || {

@@ -37,9 +37,10 @@
 /* The PCI addresses come from the environment; the run script sets them. */
 #define ENV_NVME	"TYPE1V3_NVME0"	/* DMA engine */
 #define ENV_NVME2	"TYPE1V3_NVME1"	/* one more, in a group of its own */
+#define ENV_STREAM	"TYPE1V3_NVME2"	/* for nvme_stream(): see the run script */
 #define ENV_BAR		"TYPE1V3_BAR"	/* device with memory behind BAR 2 */
 
-#define MAX_GROUPS	4
+#define MAX_GROUPS	6
 
 struct container {
 	int fd;
@@ -124,6 +125,7 @@ struct nvme {
 	unsigned int db_stride;
 	struct nvme_queue admin, io;
 	__u16 cid;
+	unsigned int pending;		/* commands of nvme_stream() */
 };
 
 void nvme_init(struct nvme *n);
@@ -136,6 +138,8 @@ int nvme_dma_write(struct nvme *n, const __u64 *iova, unsigned int npages,
 		   const void *data);
 int nvme_dma_read(struct nvme *n, const __u64 *iova, unsigned int npages,
 		  void *data);
+int nvme_stream(struct nvme *n, const __u64 iova[2]);
+int nvme_stream_end(struct nvme *n);
 int nvme_probe_read(struct nvme *n, __u64 iova);
 int nvme_probe_write(struct nvme *n, __u64 iova, void *vaddr);
 

@@ -415,6 +415,64 @@ int nvme_dma_read(struct nvme *n, const __u64 *iova, unsigned int npages,
 	return ret;
 }
 
+static int reap(struct nvme *n)
+{
+	struct nvme_queue *q = &n->io;
+	volatile struct completion *cqe =
+		(void *)(q->cq + q->head * sizeof(*cqe));
+	int ret = wait_phase(n, cqe, q->phase);
+
+	if (ret)
+		return ret;
+	n->pending--;
+	q->head = (q->head + 1) % QUEUE_SIZE;
+	if (!q->head)
+		q->phase ^= 1;
+	ring(n, 2 * q->id + 1, q->head);
+	return 0;
+}
+
+/**
+ * nvme_stream() - Let the device write to memory without end
+ * @n: controller
+ * @iova: of two pages, which need not be mapped
+ *
+ * The device writes what is on the disk. It does so in its own time: only when
+ * its queue is full the call waits, for an earlier write. Nothing else may be
+ * asked of the controller before nvme_stream_end().
+ *
+ * Return: 0 or a negative errno.
+ */
+int nvme_stream(struct nvme *n, const __u64 iova[2])
+{
+	struct command cmd = {
+		.opcode = CMD_READ,
+		.nsid = 1,
+		.prp1 = iova[0],
+		.prp2 = iova[1],
+		.cdw12 = 2 * PAGE / BLOCK - 1,
+	};
+
+	submit(n, &n->io, &cmd);
+	n->pending++;
+	return n->pending < QUEUE_SIZE - 1 ? 0 : reap(n);
+}
+
+/**
+ * nvme_stream_end() - Wait until the device has written all
+ * @n: controller
+ *
+ * Return: 0 or a negative errno.
+ */
+int nvme_stream_end(struct nvme *n)
+{
+	int ret = 0;
+
+	while (n->pending && !ret)
+		ret = reap(n);
+	return ret;
+}
+
 /**
  * nvme_probe_read() - Can the device read here?
  * @n: controller
