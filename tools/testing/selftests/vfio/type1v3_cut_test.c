@@ -117,7 +117,7 @@ static void expect_fault(struct __test_metadata *_metadata, struct nvme *n,
 }
 
 /* Cut @count pages at @first out of a mapping of all of the memory. */
-static void cut_one(struct __test_metadata *_metadata, FIXTURE_DATA(cut) *self,
+static void cut_one(struct __test_metadata *_metadata, struct _test_data_cut *self,
 		    bool v3, __u64 base, long first, long count)
 {
 	const long npages = self->mem.size / PAGE;
@@ -378,7 +378,7 @@ static atomic_bool stop;
 /* Take page 7 out and put it back, again and again. */
 static void *thread_cut(void *arg)
 {
-	FIXTURE_DATA(cut) *self = arg;
+	struct _test_data_cut *self = arg;
 	intptr_t bad = 0;
 
 	while (!stop) {

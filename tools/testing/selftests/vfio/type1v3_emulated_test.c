@@ -812,7 +812,7 @@ FIXTURE(progress) {
 
 static void *map_thread(void *arg)
 {
-	FIXTURE_DATA(progress) *self = arg;
+	struct _test_data_progress *self = arg;
 
 	self->ret = dma_map(&self->c, IOVA(0), self->va, SLOW_PAGES * PAGE, RW);
 	return NULL;
@@ -859,7 +859,7 @@ FIXTURE_TEARDOWN(progress)
 }
 
 /* Let the memory come, and return what the map does. */
-static int finish_map(FIXTURE_DATA(progress) *self)
+static int finish_map(struct _test_data_progress *self)
 {
 	struct uffdio_zeropage zero = {
 		.range.start = (uintptr_t)self->va + SLOW_PAGES * PAGE / 2,

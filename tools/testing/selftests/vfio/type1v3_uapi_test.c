@@ -653,7 +653,7 @@ TEST_F(uapi, owner)
 
 static void *thread_map(void *arg)
 {
-	FIXTURE_DATA(uapi) *self = arg;
+	struct _test_data_uapi *self = arg;
 
 	return (void *)(intptr_t)dma_map(&self->c, OTHER_IOVA, self->mem.va, PAGE,
 					 RW);
@@ -920,7 +920,7 @@ static atomic_bool stop;
 
 static void *thread_map_and_unmap(void *arg)
 {
-	FIXTURE_DATA(uapi) *self = arg;
+	struct _test_data_uapi *self = arg;
 	__u64 seed = (uintptr_t)&seed;
 	intptr_t bad = 0;
 
