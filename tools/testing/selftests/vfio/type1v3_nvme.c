@@ -418,8 +418,7 @@ int nvme_dma_read(struct nvme *n, const __u64 *iova, unsigned int npages,
 static int reap(struct nvme *n)
 {
 	struct nvme_queue *q = &n->io;
-	volatile struct completion *cqe =
-		(void *)(q->cq + q->head * sizeof(*cqe));
+	struct completion *cqe = (void *)(q->cq + q->head * sizeof(*cqe));
 	int ret = wait_phase(n, cqe, q->phase);
 
 	if (ret)
