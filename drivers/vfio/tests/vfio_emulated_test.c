@@ -11,6 +11,7 @@
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/kthread.h>
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -331,6 +332,72 @@ static long vfio_emulated_test_state(struct vfio_emulated_test *test,
 	return copy_to_user(arg, &state, sizeof(state)) ? -EFAULT : 0;
 }
 
+static dma_addr_t
+vfio_emulated_test_time_iova(const struct vfio_emulated_test_time *time, u32 i)
+{
+	return time->iova + ((u64)i * time->step % time->npages << PAGE_SHIFT);
+}
+
+static int vfio_emulated_test_time_pins(struct vfio_device *vdev,
+					struct vfio_emulated_test_time *time)
+{
+	struct page *page;
+	int ret = 1;
+	u64 start;
+	u32 i, n;
+
+	start = ktime_get_ns();
+	for (n = 0; n < time->npages; n++) {
+		ret = vfio_pin_pages(vdev, vfio_emulated_test_time_iova(time, n),
+				     1, IOMMU_READ | IOMMU_WRITE, &page);
+		if (ret != 1)
+			break;
+	}
+	time->pin_ns = ktime_get_ns() - start;
+
+	start = ktime_get_ns();
+	for (i = 0; i < n; i++)
+		vfio_unpin_pages(vdev, vfio_emulated_test_time_iova(time, i), 1);
+	time->unpin_ns = ktime_get_ns() - start;
+	return min(ret, 0);
+}
+
+static int vfio_emulated_test_time_rw(struct vfio_device *vdev,
+				      struct vfio_emulated_test_time *time,
+				      bool write, u64 *ns)
+{
+	u8 data[VFIO_EMULATED_TEST_MAX_TIME] = {};
+	u64 start = ktime_get_ns();
+	int ret = 0;
+	u32 i;
+
+	for (i = 0; i < time->npages && !ret; i++)
+		ret = vfio_dma_rw(vdev, vfio_emulated_test_time_iova(time, i),
+				  data, time->size, write);
+	*ns = ktime_get_ns() - start;
+	return ret;
+}
+
+static long vfio_emulated_test_time(struct vfio_device *vdev, void __user *arg)
+{
+	struct vfio_emulated_test_time time;
+	int ret;
+
+	if (copy_from_user(&time, arg, sizeof(time)))
+		return -EFAULT;
+	if (!time.npages || time.size > VFIO_EMULATED_TEST_MAX_TIME)
+		return -EINVAL;
+
+	ret = vfio_emulated_test_time_pins(vdev, &time);
+	if (!ret)
+		ret = vfio_emulated_test_time_rw(vdev, &time, false, &time.read_ns);
+	if (!ret)
+		ret = vfio_emulated_test_time_rw(vdev, &time, true, &time.write_ns);
+	if (!ret && copy_to_user(arg, &time, sizeof(time)))
+		ret = -EFAULT;
+	return ret;
+}
+
 static long vfio_emulated_test_ioctl(struct vfio_device *vdev,
 				     unsigned int cmd, unsigned long arg)
 {
@@ -356,6 +423,8 @@ static long vfio_emulated_test_ioctl(struct vfio_device *vdev,
 					     cmd == VFIO_EMULATED_TEST_ACCESS);
 	case VFIO_EMULATED_TEST_STATE:
 		return vfio_emulated_test_state(test, user);
+	case VFIO_EMULATED_TEST_TIME:
+		return vfio_emulated_test_time(vdev, user);
 	default:
 		return -ENOTTY;
 	}

@@ -86,4 +86,32 @@ struct vfio_emulated_test_state {
 
 #define VFIO_EMULATED_TEST_STATE	_IO(VFIO_TYPE, VFIO_BASE + 104)
 
+/* Bytes that TIME reads and writes at most */
+#define VFIO_EMULATED_TEST_MAX_TIME	64
+
+/**
+ * struct vfio_emulated_test_time - argument of TIME
+ * @iova: IOVA of the first page
+ * @npages: pages, each of which has a call of its own
+ * @step: how many pages further the next one is, modulo @npages; without a
+ *	common divisor of the two, so that none is left out
+ * @size: bytes that vfio_dma_rw() copies
+ * @pin_ns: on return, time of all calls of vfio_pin_pages(), in ns
+ * @unpin_ns: of vfio_unpin_pages()
+ * @read_ns: of vfio_dma_rw() which reads
+ * @write_ns: of vfio_dma_rw() which writes zeroes
+ */
+struct vfio_emulated_test_time {
+	__u64 iova;
+	__u32 npages;
+	__u32 step;
+	__u64 size;
+	__u64 pin_ns;
+	__u64 unpin_ns;
+	__u64 read_ns;
+	__u64 write_ns;
+};
+
+#define VFIO_EMULATED_TEST_TIME		_IO(VFIO_TYPE, VFIO_BASE + 105)
+
 #endif
