@@ -64,6 +64,7 @@ test_all="$test
 "
 bench="$test
 /usr/bin/gnuplot		gnuplot-nox
+/usr/sbin/mkfs.ext4		e2fsprogs
 "
 
 case ${1:-} in

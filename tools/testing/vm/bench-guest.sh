@@ -12,6 +12,7 @@ modprobe vfio_iommu_type1
 # a million mappings, one for each page
 echo 4294967295 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 modprobe vfio_iommu_type1v3
+modprobe vfio_emulated_test
 
 device=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device)
 bdf=$(basename "${device%/device}")

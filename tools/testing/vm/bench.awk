@@ -6,10 +6,13 @@
 #   -v ratios=1        instead, print the ratios type1v3 / type1v2 as CSV
 #   -v reference=FILE  instead, fail when such a ratio exceeds that in FILE by
 #                      more than a tenth
+#   -v again=FILE      instead, fail when a figure differs by more than 2 % from
+#                      that of another run, which is in FILE
 
 BEGIN {
 	FS = OFS = ","
 	n = split("type1v2 iommufd compat type1v3", backends, " ")
+	nmeasures = split("map unmap pin unpin read write memory", measures, " ")
 }
 
 {
@@ -28,8 +31,8 @@ function ratio(c, measure, of) {
 	return sprintf("%.3f", value[c, measure, "type1v3"] / value[c, measure, of])
 }
 
-function table(title, measures, format,    i, j, k, m, nm, c, line, any) {
-	nm = split(measures, m, " ")
+function table(title, which, format,    i, j, k, m, nm, c, line, any) {
+	nm = split(which, m, " ")
 	printf "\n%s\n\n%-24s %-6s", title, "", ""
 	for (k = 1; k <= n; k++)
 		printf " %9s", backends[k]
@@ -52,6 +55,29 @@ function table(title, measures, format,    i, j, k, m, nm, c, line, any) {
 					ratio(c, m[j], "iommufd")
 		}
 	}
+}
+
+# Instructions, or bytes: of less than one a page nobody can say that much
+function differs(was, is, measure) {
+	return is - was > 0.02 * was + (measure == "memory") * 0.05 ||
+	       was - is > 0.02 * was + (measure == "memory") * 0.05
+}
+
+function compare(file,    key, checked, bad) {
+	while ((getline <file) > 0) {
+		key = $1 SUBSEP $2 SUBSEP $3
+		checked++
+		if (!(key in value)) {
+			printf "%s %s %s: not measured again\n", $1, $2, $3
+			bad++
+		} else if (differs($4, value[key], $2)) {
+			printf "%s %s %s: %s in one run and %s in another\n",
+				$1, $2, $3, $4, value[key]
+			bad++
+		}
+	}
+	printf "%d figures of two runs compared, %d differ by more than 2 %%\n", checked, bad
+	return !checked || bad
 }
 
 function columns(c, measure, file,    k) {
@@ -78,6 +104,8 @@ function write_data(    i, k, c, pages) {
 			columns(c, "memory", data "/memory.dat")
 			print "" >(data "/memory.dat")
 		}
+		if (!((c, "unmap", "type1v3") in value))
+			continue
 		printf "%s", c >(data "/time.dat")
 		columns(c, "map", data "/time.dat")
 		columns(c, "unmap", data "/time.dat")
@@ -90,10 +118,11 @@ END {
 		print "no figures" >"/dev/stderr"
 		exit 1
 	}
+	if (again)
+		exit compare(again)
 	if (ratios || reference) {
-		split("map unmap memory", measures, " ")
 		for (i = 1; i <= ncases; i++) {
-			for (j = 1; j <= 3; j++) {
+			for (j = 1; j <= nmeasures; j++) {
 				r = ratio(cases[i], measures[j], "type1v2")
 				if (r == "-")
 					continue
@@ -122,6 +151,8 @@ END {
 		exit bad || !checked
 	}
 	table("Instructions per page", "map unmap", ".0f")
+	table("Instructions per call of an emulated device's driver, one page",
+		"pin unpin read write", ".0f")
 	table("Kernel memory, bytes per page", "memory", ".2f")
 	if (data)
 		write_data()

@@ -32,7 +32,7 @@ set yrange [0:*]
 do for [op = 0:1] {
 	set output dir.'/'.(op ? 'unmap' : 'map').'.svg'
 	set title (op ? 'Unmap' : 'Map').': one 4 KiB page with each ioctl'
-	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-|-batch-' %s/time.dat", dir) \
+	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-|-batch|^block-|^coiommu|^confidential' %s/time.dat", dir) \
 		using (column(i + 4 * op)):xtic(1) \
 		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
 
@@ -42,3 +42,9 @@ do for [op = 0:1] {
 		using (column(i + 4 * op)):xtic(1) \
 		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
 }
+
+set output dir.'/replay.svg'
+set title 'Map and unmap: replays (-batch: type1v3 in batches, the others as before)'
+plot for [i = 2:5] sprintf("<grep -E '^(block-|coiommu|confidential)' %s/time.dat", dir) \
+	using (column(i) + column(i + 4)):xtic(1) \
+	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)

@@ -1,15 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# bench.sh [--short] [-n] [-o DIR]
+# bench.sh [--short] [--repeat] [--refresh] [-n] [-o DIR]
 #
 # Measures what mapping costs on type1v2, iommufd and type1v3, in one machine
 # whose clock counts instructions, and prints tables. DIR (bench-out in the
 # cache) gets bench.csv, the tables and charts. With --short it takes about two
 # minutes, draws nothing, and fails when type1v3 has become worse in relation to
 # type1v2 by more than a tenth of what bench-reference.csv says. With -n the
-# kernel and the modules are not built again. What DIR/ratios.csv says after a
-# short run becomes the reference by copying it.
+# kernel and the modules are not built again.
+#
+#   --repeat   measure twice, and fail when a figure differs by more than 2 %
+#   --refresh  with --short: what is measured becomes the reference
 #
 # bench.sh --profile BACKEND:CASE[:BATCH] [-n] [-o DIR]
 #
@@ -22,17 +24,20 @@ set -euo pipefail
 VM=$TOP/tools/testing/vm
 SELFTESTS=$TOP/tools/testing/selftests/vfio
 out=$CACHE/bench-out
-short='' profile='' as_is=()
+short='' repeat='' refresh='' profile='' as_is=()
 while [ $# != 0 ]; do
 	case $1 in
 	--short) short=1 ;;
+	--repeat) repeat=1 ;;
+	--refresh) refresh=1 ;;
 	--profile) profile=${2:?}; shift ;;
 	-n) as_is=(-n) ;;
 	-o) out=${2:?}; shift ;;
-	*) die "usage: bench.sh [--short | --profile BACKEND:CASE[:BATCH]] [-n] [-o DIR]" ;;
+	*) sed -n '/^# bench.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
+[ -z "$refresh" ] || [ -n "$short" ] || die "the reference is that of the short form: --short --refresh"
 mkdir -p "$out"
 
 bin=$CACHE/bench
@@ -44,7 +49,7 @@ build() {
 	# iommufd is newer than the distribution's headers
 	make -s -C "$tree/src" O="$bin/build" INSTALL_HDR_PATH="$bin/headers" headers_install
 	gcc -std=gnu11 -O2 -Wall -Werror -D_GNU_SOURCE= -I"$TOP/include/uapi" \
-		-isystem "$bin/headers/include" -o "$bin/type1v3_bench" "$SELFTESTS"/type1v3_{bench,lib}.c
+		-isystem "$bin/headers/include" -o "$bin/type1v3_bench" "$SELFTESTS"/type1v3_{bench,lib,emulated}.c
 }
 with_lock bench build >&2
 
@@ -78,18 +83,32 @@ if [ -n "$profile" ]; then
 fi
 
 # CSV goes to the file, and a sign of life to the terminal
-csv=$out/bench.csv
-if [ -n "$short" ]; then
-	boot 2048 600 -- -s
-else
-	boot 4096 3000 --
-fi | tee "$csv.new" | awk -F , '$1 != last { print last = $1 >"/dev/stderr" }'
-grep -E '^[^,]+,(map|unmap|memory),[^,]+,[0-9.-]+\r?$' "$csv.new" | tr -d '\r' >"$csv"
-rm "$csv.new"
+measure() { # FILE
+	if [ -n "$short" ]; then
+		boot 2048 900 -- -s -t "$VM/traces"
+	else
+		boot 4096 3000 -- -t "$VM/traces"
+	fi | tee "$1.new" | awk -F , '$1 != last { print last = $1 >"/dev/stderr" }'
+	grep -E '^[^,]+,[a-z]+,[^,]+,[0-9.-]+\r?$' "$1.new" | tr -d '\r' >"$1"
+	rm "$1.new"
+}
 
+csv=$out/bench.csv
+measure "$csv"
 awk -v ratios=1 -f "$VM/bench.awk" "$csv" >"$out/ratios.csv"
 awk -v data="$out" -f "$VM/bench.awk" "$csv" | tee "$out/bench.txt"
-if [ -n "$short" ]; then
+if [ -n "$repeat" ]; then
+	measure "$out/again.csv"
+	awk -v again="$out/again.csv" -f "$VM/bench.awk" "$csv"
+fi
+if [ -n "$refresh" ]; then
+	{
+		echo "# SPDX-License-Identifier: GPL-2.0-only"
+		echo "# case, measure, type1v3 / type1v2: made by bench.sh --short --refresh"
+		cat "$out/ratios.csv"
+	} >"$VM/bench-reference.csv"
+	say "$VM/bench-reference.csv is new"
+elif [ -n "$short" ]; then
 	awk -v reference="$VM/bench-reference.csv" -f "$VM/bench.awk" "$csv"
 else
 	gnuplot -e "dir='$out'" "$VM/bench.gnuplot"

@@ -3,9 +3,10 @@
  * What mapping costs: time and kernel memory, side by side for type1v2,
  * type1v3, iommufd's own interface and iommufd behind the container interface.
  *
- *	type1v3_bench [-s] PCI-ADDRESS		measure; -s: the short form
+ *	type1v3_bench [-s] [-t DIRECTORY] PCI-ADDRESS
+ *		measure; -s: the short form; -t: replay the traces *.trace, too
  *	type1v3_bench -l BACKEND [-c CASE] [-b BATCH] PCI-ADDRESS
- *						map and unmap for ever
+ *		map and unmap for ever
  *
  * Time is that of CLOCK_MONOTONIC, in ns. In a virtual machine whose clock
  * counts instructions that is a number of instructions; elsewhere it is noise.
@@ -17,7 +18,8 @@
  * none of these.
  *
  * Standard output is CSV: case,measure,backend,value, where measure is map or
- * unmap (ns per page) or memory (bytes per page).
+ * unmap (ns per page), pin, unpin, read or write (ns per
+ * call of an emulated device's driver) or memory (bytes per page).
  */
 #include <err.h>
 #include <errno.h>
@@ -31,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "type1v3_lib.h"
+#include "type1v3_emulated.h"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -53,7 +55,13 @@ static struct backend backends[] = {
 	{ "type1v3", "/dev/vfio/vfio", VFIO_TYPE1v3_IOMMU },
 };
 
-static const char *bdf;
+/* The device, and the bus that it is on */
+static const char *device_name, *device_bus = "pci";
+
+static bool is_emulated(void)
+{
+	return strcmp(device_bus, "pci");
+}
 
 /* The character device that iommufd wants instead of a group */
 static int open_cdev(void)
@@ -62,8 +70,8 @@ static int open_cdev(void)
 	glob_t g;
 	int fd;
 
-	snprintf(path, sizeof(path),
-		 "/sys/bus/pci/devices/%s/vfio-dev/vfio*", bdf);
+	snprintf(path, sizeof(path), "/sys/bus/%s/devices/%s/vfio-dev/vfio*",
+		 device_bus, device_name);
 	if (glob(path, 0, NULL, &g))
 		errx(1, "no %s", path);
 	snprintf(path, sizeof(path), "/dev/vfio/devices/%s",
@@ -105,12 +113,13 @@ static void backend_open(struct backend *b)
 		return;
 	}
 
-	ret = container_attach(&b->c, bdf);
+	ret = is_emulated() ? emulated_attach(&b->c, 0) :
+			      container_attach(&b->c, device_name);
 	if (!ret && ioctl(b->c.fd, VFIO_SET_IOMMU, b->type))
 		ret = -errno;
 	/* behind iommufd the device joins only when it is opened */
 	if (!ret) {
-		b->device = container_device(&b->c, bdf);
+		b->device = container_device(&b->c, device_name);
 		if (b->device < 0)
 			ret = b->device;
 	}
@@ -274,6 +283,63 @@ static void alloc_memory(size_t size)
 	free(order);
 }
 
+/* What to map or, without memory, to unmap */
+struct range {
+	__u64 iova;
+	void *va;
+	size_t size;
+};
+
+/* How many ranges each ioctl takes; more than 1 on type1v3 only */
+static size_t batch = 1;
+
+static void do_batch(struct backend *b, const struct range *r, size_t n,
+		     __u32 flags)
+{
+	struct vfio_iommu_type1v3_batch_entry entries[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
+	struct vfio_iommu_type1v3_batch arg = {
+		.argsz = sizeof(arg),
+		.nr_entries = n,
+		.entries = (uintptr_t)entries,
+	};
+
+	for (size_t i = 0; i < n; i++) {
+		entries[i] = (struct vfio_iommu_type1v3_batch_entry) {
+			.iova = r[i].iova,
+			.size = r[i].size,
+			.flags = flags,
+		};
+		if (flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)
+			entries[i].vaddr = (uintptr_t)r[i].va;
+	}
+	if (ioctl(b->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &arg))
+		err(1, "%s: batch", b->name);
+}
+
+static double map_ranges(struct backend *b, const struct range *r, size_t n,
+			 __u32 flags)
+{
+	__u64 start = now();
+
+	for (size_t i = 0; batch == 1 && i < n; i++)
+		map(b, r[i].iova, r[i].va, r[i].size, flags);
+	for (size_t i = 0; batch > 1 && i < n; i += batch)
+		do_batch(b, r + i, n - i < batch ? n - i : batch, flags);
+	return now() - start;
+}
+
+static double unmap_ranges(struct backend *b, const struct range *r, size_t n)
+{
+	__u64 start = now();
+
+	for (size_t i = 0; batch == 1 && i < n; i++)
+		unmap(b, r[i].iova, r[i].size);
+	for (size_t i = 0; batch > 1 && i < n; i += batch)
+		do_batch(b, r + i, n - i < batch ? n - i : batch,
+			 VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP);
+	return now() - start;
+}
+
 /*
  * One page with each ioctl
  */
@@ -283,7 +349,7 @@ enum {
 	DIFFERENT	= 1 << 1,	/* no two with the same vaddr - IOVA */
 	READONLY	= 1 << 2,
 	HUGE		= 1 << 3,	/* of huge pages */
-	MANY		= 1 << 4,	/* many, as each takes very little memory */
+	MANY		= 1 << 4,	/* many, so that what is not per page is little */
 	BATCH		= 1 << 5,	/* in batches, too */
 };
 
@@ -296,7 +362,7 @@ static const struct page_case {
 	{ "shuffled", 1, SHUFFLED },
 	{ "readonly", 1, READONLY },
 	{ "huge", 1, HUGE | BATCH },
-	{ "different", 1, SHUFFLED | DIFFERENT | BATCH },
+	{ "different", 1, SHUFFLED | DIFFERENT | MANY | BATCH },
 	{ "half", 0, SHUFFLED | DIFFERENT },
 	{ "1-in-16", 16, SHUFFLED | DIFFERENT },
 	{ "1-in-64", 64, SHUFFLED | DIFFERENT | BATCH },
@@ -304,15 +370,10 @@ static const struct page_case {
 	{ "1-in-4096", 4096, SHUFFLED | DIFFERENT },
 };
 
-struct page {
-	__u64 iova;
-	void *va;
-};
-
-static struct page *make_pages(const struct page_case *p, size_t n)
+static struct range *make_pages(const struct page_case *p, size_t n)
 {
 	__u32 *order = shuffled(p->stride ? n : 2 * n, 2), *other = shuffled(n, 3);
-	struct page *pages = calloc(n, sizeof(*pages));
+	struct range *pages = calloc(n, sizeof(*pages));
 	const struct mem *m = p->flags & HUGE ? &huge : &small;
 
 	if (!pages)
@@ -322,59 +383,11 @@ static struct page *make_pages(const struct page_case *p, size_t n)
 
 		pages[i].iova = TEST_IOVA + slot * (p->stride ?: 1) * PAGE;
 		pages[i].va = m->va + (p->flags & DIFFERENT ? other[i] : slot) * PAGE;
+		pages[i].size = PAGE;
 	}
 	free(order);
 	free(other);
 	return pages;
-}
-
-/* How many pages each ioctl takes; more than 1 on type1v3 only */
-static size_t batch = 1;
-
-static void do_batch(struct backend *b, const struct page *pages, size_t n,
-		     __u32 flags)
-{
-	struct vfio_iommu_type1v3_batch_entry entries[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
-	struct vfio_iommu_type1v3_batch arg = {
-		.argsz = sizeof(arg),
-		.nr_entries = n,
-		.entries = (uintptr_t)entries,
-	};
-
-	for (size_t i = 0; i < n; i++) {
-		entries[i] = (struct vfio_iommu_type1v3_batch_entry) {
-			.iova = pages[i].iova,
-			.size = PAGE,
-			.flags = flags,
-		};
-		if (flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)
-			entries[i].vaddr = (uintptr_t)pages[i].va;
-	}
-	if (ioctl(b->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &arg))
-		err(1, "%s: batch", b->name);
-}
-
-static double map_pages(struct backend *b, const struct page *pages, size_t n,
-			__u32 flags)
-{
-	__u64 start = now();
-
-	for (size_t i = 0; batch == 1 && i < n; i++)
-		map(b, pages[i].iova, pages[i].va, PAGE, flags);
-	for (size_t i = 0; batch > 1 && i < n; i += batch)
-		do_batch(b, pages + i, batch, flags);
-	return now() - start;
-}
-
-static double unmap_pages(struct backend *b, const struct page *pages, size_t n)
-{
-	__u64 start = now();
-
-	for (size_t i = 0; batch == 1 && i < n; i++)
-		unmap(b, pages[i].iova, PAGE);
-	for (size_t i = 0; batch > 1 && i < n; i += batch)
-		do_batch(b, pages + i, batch, VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP);
-	return now() - start;
 }
 
 static void page_case(struct backend *b, const struct page_case *p, size_t n,
@@ -382,17 +395,17 @@ static void page_case(struct backend *b, const struct page_case *p, size_t n,
 {
 	size_t many = p->flags & MANY ? 4 * n : n;
 	__u32 flags = p->flags & READONLY ? RO : RW;
-	struct page *pages = make_pages(p, many);
+	struct range *pages = make_pages(p, many);
 	double bytes;
 
 	backend_open(b);
 	bytes = kernel_memory();
-	map_pages(b, pages, many, flags);
+	map_ranges(b, pages, many, flags);
 	report(p->name, "memory", b, kernel_memory() - bytes, many);
-	unmap_pages(b, pages, many);
+	unmap_ranges(b, pages, many);
 
-	cost[0] = map_pages(b, pages, n, flags);
-	cost[1] = unmap_pages(b, pages, n);
+	cost[0] = map_ranges(b, pages, n, flags);
+	cost[1] = unmap_ranges(b, pages, n);
 	report(p->name, "map", b, cost[0], n);
 	report(p->name, "unmap", b, cost[1], n);
 	backend_close(b);
@@ -407,7 +420,7 @@ static void batch_cases(const struct page_case *p, size_t n,
 			double cost[ARRAY_SIZE(backends)][2])
 {
 	static const size_t sizes[] = { 8, 64, 256, 1024 };
-	struct page *pages = make_pages(p, n);
+	struct range *pages = make_pages(p, n);
 	char name[64];
 
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -418,10 +431,10 @@ static void batch_cases(const struct page_case *p, size_t n,
 			if (is_v3(b->type)) {
 				batch = sizes[i];
 				backend_open(b);
-				map_pages(b, pages, n, RW);
-				unmap_pages(b, pages, n);
-				cost[j][0] = map_pages(b, pages, n, RW);
-				cost[j][1] = unmap_pages(b, pages, n);
+				map_ranges(b, pages, n, RW);
+				unmap_ranges(b, pages, n);
+				cost[j][0] = map_ranges(b, pages, n, RW);
+				cost[j][1] = unmap_ranges(b, pages, n);
 				backend_close(b);
 				batch = 1;
 			}
@@ -490,7 +503,7 @@ static void fill_case(struct backend *b, size_t max, size_t nops)
 {
 	static const size_t levels[] = { 1 << 10, 1 << 14, 1 << 18, 1 << 20 };
 	size_t nsmall = scattered.size / PAGE, filled = 0;
-	struct page *pages = calloc(nops, sizeof(*pages));
+	struct range *pages = calloc(nops, sizeof(*pages));
 	__u32 *order = shuffled(nops, 4);
 	double bytes;
 	char name[64];
@@ -512,14 +525,251 @@ static void fill_case(struct backend *b, size_t max, size_t nops)
 
 			pages[j].iova = TEST_IOVA + (2 * slot + 1) * PAGE;
 			pages[j].va = small.va + j * PAGE;
+			pages[j].size = PAGE;
 		}
-		map_pages(b, pages, nops, RW);
-		unmap_pages(b, pages, nops);
-		report(name, "map", b, map_pages(b, pages, nops, RW), nops);
-		report(name, "unmap", b, unmap_pages(b, pages, nops), nops);
+		map_ranges(b, pages, nops, RW);
+		unmap_ranges(b, pages, nops);
+		report(name, "map", b, map_ranges(b, pages, nops, RW), nops);
+		report(name, "unmap", b, unmap_ranges(b, pages, nops), nops);
 	}
 	backend_close(b);
 	free(order);
+	free(pages);
+}
+
+/*
+ * Maps and unmaps in the order in which programs make them
+ */
+
+struct replay {
+	char name[64];
+	struct range *r;
+	size_t n, room;
+	size_t mapped, unmapped;	/* pages, in all */
+	size_t weigh, weighed;		/* where memory is measured; pages then */
+};
+
+static void replay_add(struct replay *p, __u64 iova, void *va, size_t size)
+{
+	if (p->n == p->room) {
+		p->room = 2 * p->room + 1024;
+		p->r = realloc(p->r, p->room * sizeof(*p->r));
+		if (!p->r)
+			err(1, "memory");
+	}
+	p->r[p->n++] = (struct range) { .iova = iova, .va = va, .size = size };
+	*(va ? &p->mapped : &p->unmapped) += size / PAGE;
+}
+
+static void replay_weigh(struct replay *p)
+{
+	p->weigh = p->n;
+	p->weighed = p->mapped - p->unmapped;
+}
+
+/* With batches: what there is of one kind in succession */
+static void replay_ranges(struct backend *b, const struct range *r, size_t n,
+			  double cost[2])
+{
+	for (size_t i = 0, next; i < n; i = next) {
+		for (next = i + 1; next < n && !r[next].va == !r[i].va; next++)
+			;
+		if (r[i].va)
+			cost[0] += map_ranges(b, r + i, next - i, RW);
+		else
+			cost[1] += unmap_ranges(b, r + i, next - i);
+	}
+}
+
+static void replay_on(struct backend *b, const struct replay *p, double cost[2])
+{
+	double bytes;
+
+	backend_open(b);
+	bytes = kernel_memory();
+	replay_ranges(b, p->r, p->weigh, cost);
+	/* of fewer pages it is mostly not they that take it */
+	if (p->weighed >= 1024)
+		report(p->name, "memory", b, kernel_memory() - bytes, p->weighed);
+	replay_ranges(b, p->r + p->weigh, p->n - p->weigh, cost);
+
+	cost[0] = 0;
+	cost[1] = 0;
+	replay_ranges(b, p->r, p->n, cost);
+	backend_close(b);
+}
+
+static void replay_case(struct replay *p)
+{
+	double cost[ARRAY_SIZE(backends)][2] = {};
+
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
+			struct backend *b = &backends[i];
+
+			if (!pass || is_v3(b->type))
+				replay_on(b, p, cost[i]);
+			report(p->name, "map", b, cost[i][0], p->mapped);
+			report(p->name, "unmap", b, cost[i][1], p->unmapped);
+		}
+		strcat(p->name, "-batch");
+		p->weighed = 0;
+		batch = VFIO_IOMMU_TYPE1V3_BATCH_MAX;
+	}
+	batch = 1;
+	free(p->r);
+}
+
+/*
+ * A trace of bench-record.sh. The guest's memory, which is larger, is folded
+ * onto what there is; what continues each other there does so here, too.
+ */
+static void trace_case(const char *path)
+{
+	const unsigned long most = 1024, room = small.size / PAGE - most;
+	unsigned long iova, pfn, npages;
+	struct replay p = {};
+	char line[256];
+	FILE *f;
+
+	f = fopen(path, "re");
+	if (!f)
+		err(1, "%s", path);
+	snprintf(p.name, sizeof(p.name), "%s", strrchr(path, '/') + 1);
+	*strchr(p.name, '.') = '\0';
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "map %lx %lx %lu", &iova, &pfn, &npages) == 3) {
+			if (npages > most)
+				errx(1, "%s: too large: %s", path, line);
+			replay_add(&p, TEST_IOVA + iova * PAGE,
+				   small.va + pfn % room * PAGE, npages * PAGE);
+			if (p.mapped - p.unmapped > p.weighed)
+				replay_weigh(&p);
+		} else if (sscanf(line, "unmap %lx %lu", &iova, &npages) == 2) {
+			replay_add(&p, TEST_IOVA + iova * PAGE, NULL,
+				   npages * PAGE);
+		} else if (line[0] != '#') {
+			errx(1, "%s: what is %s", path, line);
+		}
+	}
+	fclose(f);
+	replay_case(&p);
+}
+
+static void trace_cases(const char *directory)
+{
+	char pattern[512];
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), "%s/*.trace", directory);
+	if (glob(pattern, 0, NULL, &g))
+		errx(1, "no %s", pattern);
+	for (size_t i = 0; i < g.gl_pathc; i++)
+		trace_case(g.gl_pathv[i]);
+	globfree(&g);
+}
+
+/*
+ * coIOMMU: IOVA = guest physical address; pages are pinned when a request first
+ * needs them, and when there are too many the least recently used go, 64 at a
+ * time. A guest of 4 * n pages, n of which may be pinned; a fifth of its memory
+ * takes four fifths of the requests.
+ */
+static void coiommu_case(size_t n)
+{
+	const size_t guest = 4 * n, hot = guest / 5, accesses = 12 * n, most = 8;
+	__u32 *queue = calloc(accesses + most, sizeof(*queue));
+	__u32 *last = calloc(guest, sizeof(*last));	/* use of the page + 1 */
+	struct replay p = { .name = "coiommu" };
+	size_t head = 0, tail = 0, left;
+	__u64 seed = 6;
+
+	if (!queue || !last)
+		err(1, "memory");
+	while (tail < accesses) {
+		size_t npages = 1 + prng(&seed) % most;
+		size_t page = prng(&seed) % (prng(&seed) % 5 ? hot : guest);
+
+		for (; npages && page < guest; npages--, page++) {
+			if (!last[page])
+				replay_add(&p, TEST_IOVA + page * PAGE,
+					   small.va + page * PAGE, PAGE);
+			queue[tail] = page;
+			last[page] = ++tail;
+		}
+		if (p.mapped - p.unmapped <= n)
+			continue;
+		replay_weigh(&p);
+		for (left = 64; left; head++) {
+			page = queue[head];
+			if (last[page] != head + 1)
+				continue;
+			replay_add(&p, TEST_IOVA + page * PAGE, NULL, PAGE);
+			last[page] = 0;
+			left--;
+		}
+	}
+	/* the guest goes */
+	for (; head < tail; head++) {
+		if (last[queue[head]] == head + 1)
+			replay_add(&p, TEST_IOVA + queue[head] * PAGE, NULL, PAGE);
+	}
+	free(queue);
+	free(last);
+	replay_case(&p);
+}
+
+/*
+ * A confidential guest: IOVA = guest physical address; private pages are not
+ * mapped. All of them are shared, one by one in no order, and made private again
+ * in another one. Memory is measured when half of them are shared.
+ */
+static void confidential_case(size_t n)
+{
+	struct replay p = { .name = "confidential" };
+
+	for (int private = 0; private < 2; private++) {
+		__u32 *order = shuffled(n, 7 + private);
+
+		for (size_t i = 0; i < n; i++) {
+			replay_add(&p, TEST_IOVA + order[i] * PAGE,
+				   private ? NULL : small.va + order[i] * PAGE,
+				   PAGE);
+			if (!private && i == n / 2)
+				replay_weigh(&p);
+		}
+		free(order);
+	}
+	replay_case(&p);
+}
+
+/*
+ * What an emulated device's driver calls, for single pages that are mapped dense
+ * and all different, and not in order
+ */
+static void emulated_case(struct backend *b, size_t n)
+{
+	static const struct page_case different = {
+		.stride = 1, .flags = SHUFFLED | DIFFERENT,
+	};
+	struct vfio_emulated_test_time time = {
+		.iova = TEST_IOVA, .npages = n, .step = n / 2 + 1, .size = 64,
+	};
+	struct range *pages = make_pages(&different, n);
+
+	backend_open(b);
+	map_ranges(b, pages, n, RW);
+	/* the first time is not counted */
+	for (int i = 0; i < 2; i++) {
+		if (ioctl(b->device, VFIO_EMULATED_TEST_TIME, &time))
+			err(1, "%s: emulated device", b->name);
+	}
+	report("emulated", "pin", b, time.pin_ns, n);
+	report("emulated", "unpin", b, time.unpin_ns, n);
+	report("emulated", "read", b, time.read_ns, n);
+	report("emulated", "write", b, time.write_ns, n);
+	unmap_ranges(b, pages, n);
+	backend_close(b);
 	free(pages);
 }
 
@@ -554,15 +804,15 @@ static void loop(const char *backend, const char *name)
 			struct backend *b = &backends[i];
 			const struct page_case *p = &page_cases[j];
 			__u32 flags = p->flags & READONLY ? RO : RW;
-			struct page *pages;
+			struct range *pages;
 
 			if (strcmp(b->name, backend) || strcmp(p->name, name))
 				continue;
 			pages = make_pages(p, n);
 			backend_open(b);
 			for (int round = 0;; round++) {
-				map_pages(b, pages, n, flags);
-				unmap_pages(b, pages, n);
+				map_ranges(b, pages, n, flags);
+				unmap_ranges(b, pages, n);
 				if (round == 2) {
 					puts("steady");
 					fflush(stdout);
@@ -576,14 +826,16 @@ static void loop(const char *backend, const char *name)
 int main(int argc, char **argv)
 {
 	size_t npages = 16384, max_fill = 1024 * 1024, memory = GIB;
-	const char *backend = NULL, *name = "linear";
+	const char *backend = NULL, *name = "linear", *traces = NULL;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "sl:c:b:")) != -1) {
+	while ((opt = getopt(argc, argv, "st:l:c:b:")) != -1) {
 		if (opt == 's') {
 			npages = 4096;
 			max_fill = 16 * 1024;
 			memory = 64 * MIB;
+		} else if (opt == 't') {
+			traces = optarg;
 		} else if (opt == 'l') {
 			backend = optarg;
 		} else if (opt == 'c') {
@@ -595,8 +847,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind != argc - 1 || !batch || batch > 256)
-		errx(2, "usage: type1v3_bench [-s | -l BACKEND [-c CASE] [-b BATCH]] PCI-ADDRESS");
-	bdf = argv[optind];
+		errx(2, "usage: type1v3_bench [-s] [-t DIR | -l BACKEND ...] PCI-ADDRESS");
+	device_name = argv[optind];
 	if (backend)
 		loop(backend, name);
 
@@ -621,5 +873,15 @@ int main(int argc, char **argv)
 	}
 	for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
 		fill_case(&backends[j], max_fill, 1024);
+
+	if (traces)
+		trace_cases(traces);
+	coiommu_case(npages);
+	confidential_case(memory / PAGE);
+
+	device_bus = "platform";
+	device_name = emulated_name(0);
+	for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
+		emulated_case(&backends[j], npages);
 	return 0;
 }
