@@ -2785,8 +2785,9 @@ static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 		}
 		sum += npages;
 	}
-	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_BATCH, sum, batch->ret);
-	trace_type1v3_batch(container->id, batch->nr, batch->flags, batch->ret);
+	ret = vfio_type1v3_batch_result(batch);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_BATCH, sum, ret);
+	trace_type1v3_batch(container->id, batch->nr, batch->flags, ret);
 }
 
 static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
