@@ -192,7 +192,9 @@ check_series() {
 	check_result "$work/am" || die "the series does not give the sources"
 
 	say "checkpatch"
-	(cd "$tree" && scripts/checkpatch.pl --strict --quiet --show-types --no-summary "${patches[@]:1}") ||
+	# programs are to be executed, whatever their names end in
+	(cd "$tree" && scripts/checkpatch.pl --strict --quiet --show-types --no-summary \
+		--ignore EXECUTE_PERMISSIONS "${patches[@]:1}") ||
 		die "checkpatch complains"
 	[ "$check" != --check-text ] || return 0
 
