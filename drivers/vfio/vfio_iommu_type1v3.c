@@ -984,10 +984,9 @@ static int vfio_type1v3_report_dirty(struct vfio_type1v3 *container,
 	size_t bytes;
 	int ret = 0;
 
-	bitmap = (unsigned long *)__get_free_page(GFP_KERNEL_ACCOUNT);
-	if (!bitmap)
-		return -ENOMEM;
-
+	/* An unmap must not fail for want of memory. */
+	bitmap = (unsigned long *)__get_free_page(GFP_KERNEL_ACCOUNT |
+						  __GFP_NOFAIL);
 	if (hardware)
 		ret = vfio_type1v3_read_hardware(container, first, last, shift,
 						 clear, data);
