@@ -679,6 +679,7 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 					    VFIO_XA_DMA_UNMAPPING, 0);
 			break;
 		}
+		cond_resched();
 	}
 	return ret;
 }

@@ -5,6 +5,7 @@
 TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 	type1v3_uapi_test \
 	type1v3_limits_test \
+	type1v3_many_test \
 	type1v3_dma_test \
 	type1v3_cut_test \
 	type1v3_batch_test \
