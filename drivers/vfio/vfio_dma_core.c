@@ -224,8 +224,7 @@ void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct mm_struct *mm,
 	pin->tail.npages = 0;
 
 	if (npages > VFIO_DMA_PIN_INLINE) {
-		pin->pages = (struct page **)
-			__get_free_page(GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		pin->pages = (struct page **)__get_free_page(VFIO_DMA_GFP);
 		pin->max = PAGE_SIZE / sizeof(*pin->pages);
 		if (pin->pages)
 			return;
@@ -742,7 +741,7 @@ int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
 {
 	return __vfio_dma_domain_map(domain, iova, PFN_PHYS(extent->pfn),
 				     extent->npages << PAGE_SHIFT, prot, big,
-				     GFP_KERNEL_ACCOUNT);
+				     VFIO_DMA_GFP);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_map, "VFIO_DMA");
 

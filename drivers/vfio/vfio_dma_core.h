@@ -7,6 +7,7 @@
 #ifndef _VFIO_DMA_CORE_H
 #define _VFIO_DMA_CORE_H
 
+#include <linux/gfp.h>
 #include <linux/iommu.h>
 #include <linux/list.h>
 #include <linux/mm_types.h>
@@ -15,6 +16,12 @@
 
 struct iova_bitmap;
 struct task_struct;
+
+/*
+ * How memory is allocated where a failure can be told to user space: charged to
+ * the memory cgroup, whose limit is an error then, and not a reason to kill.
+ */
+#define VFIO_DMA_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
 
 /**
  * struct vfio_dma_owner - the one address space whose memory is mapped

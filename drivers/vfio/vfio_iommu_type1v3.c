@@ -1208,7 +1208,7 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 			ret = -EINVAL;
 		else if (set != (word & VFIO_XA_DMA_PFNMAP))
 			ret = vfio_xa_dma_prepare(&container->store, first,
-						  last, GFP_KERNEL_ACCOUNT);
+						  last, VFIO_DMA_GFP);
 		if (!ret && set != (word & VFIO_XA_DMA_PFNMAP))
 			vfio_xa_dma_change(&container->store, first, last,
 					   clear, set);
@@ -1466,7 +1466,7 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 		state = VFIO_XA_DMA_PENDING;
 	ret = vfio_xa_dma_insert(&container->store, request->first,
 				 request->last, request->word | state,
-				 GFP_KERNEL_ACCOUNT);
+				 VFIO_DMA_GFP);
 	if (ret || !state ||
 	    vfio_type1v3_iova_valid(container, vfio_type1v3_iova(request->first),
 				    vfio_type1v3_iova(request->last) |
@@ -2847,9 +2847,9 @@ static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 	batch.flags = header.flags;
 	batch.nr = header.nr_entries;
 	batch.entries = kvmalloc_array(batch.nr, sizeof(*batch.entries),
-				       GFP_KERNEL_ACCOUNT);
+				       VFIO_DMA_GFP);
 	batch.units = kvmalloc_array(batch.nr, sizeof(*batch.units),
-				     GFP_KERNEL_ACCOUNT);
+				     VFIO_DMA_GFP);
 	if (!batch.entries || !batch.units)
 		goto out_free;
 
@@ -3045,7 +3045,7 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 
 	value = extent.pfn << VFIO_TYPE1V3_PIN_COUNT_BITS | 1;
 	ret = xa_err(xa_store(&container->pins, index, xa_mk_value(value),
-			      GFP_KERNEL_ACCOUNT));
+			      VFIO_DMA_GFP));
 	if (ret)
 		goto err_unpin;
 	container->nr_pins++;

@@ -2,10 +2,12 @@
 /*
  * Containers, memory and counters for the type1v3 selftests.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/limits.h>
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -534,7 +536,12 @@ int drop_ipc_lock(void)
 	return 0;
 }
 
-static int write_file(const char *path, const char *value)
+/**
+ * write_file() - Write to a file that is there
+ * @path: file
+ * @value: text
+ */
+int write_file(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int ret = 0;
@@ -588,4 +595,61 @@ int module_param(const char *module, const char *name, const char *value)
 
 	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
 	return write_file(path, value);
+}
+
+/* The caches that type1v3 allocates its records from */
+static bool is_our_slab(const char *name)
+{
+	return !strncmp(name, "kmalloc-cg-", 11) ||
+	       !strcmp(name, "radix_tree_node");
+}
+
+/**
+ * slab_objects() - Objects in the slab caches that type1v3 allocates from
+ *
+ * Return: their number, in the whole system.
+ */
+unsigned long slab_objects(void)
+{
+	unsigned long objects, sum = 0;
+	char line[512], name[64];
+	FILE *f;
+
+	f = fopen("/proc/slabinfo", "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63s %lu", name, &objects) == 2 &&
+		    is_our_slab(name))
+			sum += objects;
+	}
+	fclose(f);
+	return sum;
+}
+
+/**
+ * slab_drain() - Let objects of those caches go that have been freed
+ *
+ * They may wait for RCU, or be held back to catch who still uses them. Some are
+ * freed by a timer, seconds later.
+ */
+void slab_drain(void)
+{
+	static const char dir[] = "/sys/kernel/slab";
+	struct dirent *entry;
+	char path[PATH_MAX];
+	DIR *d;
+
+	syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	d = opendir(dir);
+	if (!d)
+		return;
+	while ((entry = readdir(d))) {
+		if (!is_our_slab(entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/shrink", dir,
+			 entry->d_name);
+		write_file(path, "1");
+	}
+	closedir(d);
 }

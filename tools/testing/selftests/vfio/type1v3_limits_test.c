@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Locked memory of a type1v3 container: charged to the page, refused to the
- * page, and given back; with type1v2 as the control.
+ * page, and given back; with type1v2 as the control. And what bounds everything
+ * else: the memory cgroup, and signals.
  */
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #include "type1v3_harness.h"
+#include "type1v3_emulated.h"
 
 FIXTURE(limits) {
 	const char *bdf;
@@ -14,6 +24,8 @@ FIXTURE(limits) {
 	struct mem mem;
 	long locked, pinned;
 };
+
+typedef FIXTURE_DATA(limits) limits_data;
 
 FIXTURE_VARIANT(limits) {
 	unsigned long type;
@@ -255,6 +267,422 @@ TEST_F(limits, dma_avail)
 	EXPECT_EQ(10 * PAGE, dma_unmap(c, TEST_IOVA, GIB));
 	ASSERT_EQ(0, container_info(c, &info));
 	EXPECT_EQ(is_v3(variant->type) ? UINT32_MAX : 65535, info.avail);
+}
+
+/* One of the threads that share the account */
+#define NR_FILLERS	4
+
+struct filler {
+	limits_data *self;
+	pthread_t thread;
+	__u64 iova;
+	long held, refused;
+	bool bad;
+};
+
+static void *fill(void *arg)
+{
+	struct filler *f = arg;
+	__u8 *va = f->self->mem.va;
+	int ret;
+
+	for (;;) {
+		ret = dma_map(&f->self->c, f->iova + f->held * PAGE,
+			      va + f->held % 512 * PAGE, PAGE, RW);
+		if (ret)
+			break;
+		f->held++;
+	}
+	f->bad = ret != -ENOMEM;
+	return NULL;
+}
+
+/* Pieces of up to 64 pages come and go. */
+static void *churn(void *arg)
+{
+	struct filler *f = arg;
+	__u64 seed = f->iova;
+	long size[32] = {};
+
+	for (int step = 0; step < 2000 && !f->bad; step++) {
+		int i = prng(&seed) % ARRAY_SIZE(size);
+		long n = 1 + prng(&seed) % 64;
+		__u64 iova = f->iova + i * MIB;
+
+		if (size[i]) {
+			f->bad = dma_unmap(&f->self->c, iova, MIB) !=
+				 size[i] * (__s64)PAGE;
+			f->held -= size[i];
+			size[i] = 0;
+		} else {
+			int ret = dma_map(&f->self->c, iova, f->self->mem.va,
+					  n * PAGE, RW);
+
+			size[i] = ret ? 0 : n;
+			f->held += size[i];
+			f->refused += ret == -ENOMEM;
+			f->bad = ret && ret != -ENOMEM;
+		}
+	}
+	return NULL;
+}
+
+/* Returns the sum of what they hold. */
+static long run_fillers(struct __test_metadata *_metadata, limits_data *self,
+			struct filler *f, void *(*function)(void *), long limit)
+{
+	long held = 0;
+
+	for (int i = 0; i < NR_FILLERS; i++) {
+		f[i] = (struct filler) {
+			.self = self, .iova = TEST_IOVA + i * GIB,
+		};
+		EXPECT_EQ(0, pthread_create(&f[i].thread, NULL, function, &f[i]));
+	}
+	/* never more, not for a moment */
+	for (int i = 0; i < 200; i++)
+		EXPECT_GE(limit, locked_pages() - self->locked);
+	for (int i = 0; i < NR_FILLERS; i++) {
+		EXPECT_EQ(0, pthread_join(f[i].thread, NULL));
+		EXPECT_FALSE(f[i].bad);
+		held += f[i].held;
+	}
+	return held;
+}
+
+/* Threads fill the account together, to the page. */
+TEST_F_TIMEOUT(limits, concurrent, 300)
+{
+	const long limit = 1000;
+	struct container *c = &self->c;
+	struct filler f[NR_FILLERS];
+	long held, refused = 0;
+
+	ASSERT_EQ(0, drop_ipc_lock());
+	ASSERT_EQ(0, set_limit(self->locked + limit));
+
+	EXPECT_EQ(limit, run_fillers(_metadata, self, f, fill, limit));
+	EXPECT_LOCKED(limit);
+	EXPECT_EQ(limit * PAGE, dma_unmap_all(c));
+	EXPECT_LOCKED(0);
+
+	held = run_fillers(_metadata, self, f, churn, limit);
+	EXPECT_LOCKED(held);
+	for (int i = 0; i < NR_FILLERS; i++)
+		refused += f[i].refused;
+	/* or it was no test of the limit */
+	EXPECT_LT(0, refused);
+
+	/* nothing has been counted wrongly on the way */
+	while (!dma_map(c, OTHER_IOVA + held * PAGE, self->mem.va, PAGE, RW))
+		held++;
+	EXPECT_EQ(limit, held);
+	EXPECT_LOCKED(limit);
+	EXPECT_EQ(limit * PAGE, dma_unmap_all(c));
+	EXPECT_LOCKED(0);
+}
+
+/*
+ * No number of mappings is too large, but all that is spent on them is charged to
+ * the memory cgroup of the process that maps: at its limit mapping fails, nobody
+ * is killed, and it all comes back.
+ */
+FIXTURE(memcg) {
+	struct container c;
+	struct mem mem;
+	char dir[64];
+	/* with the process in the cgroup, for which a pipe is too much memory */
+	volatile struct {
+		bool done, go;
+		int ret;
+		long mapped;
+	} *shared;
+	pid_t pid;
+};
+
+typedef FIXTURE_DATA(memcg) memcg_data;
+
+FIXTURE_VARIANT(memcg) {
+	bool nvme;
+};
+
+FIXTURE_VARIANT_ADD(memcg, emulated) { false };
+FIXTURE_VARIANT_ADD(memcg, nvme) { true };
+
+#define MEMCG_MAX	(4 * MIB)
+#define MEMCG_PAGES	(1L << 20)
+#define MEMCG_STRIDE	(2 * MIB)
+
+static int memcg_write(memcg_data *self, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", self->dir, name);
+	return write_file(path, value);
+}
+
+/* One number of a file: the one that follows @key, or the first */
+static long memcg_read(memcg_data *self, const char *name, const char *key)
+{
+	char path[128], line[256];
+	long value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", self->dir, name);
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	while (value < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, strlen(key)))
+			value = atol(line + strlen(key));
+	fclose(f);
+	return value;
+}
+
+FIXTURE_SETUP(memcg)
+{
+	static const char root[] = "/sys/fs/cgroup";
+	char max[32];
+
+	container_init(&self->c);
+	if (variant->nvme && !need_device(_metadata, ENV_NVME))
+		return;
+	if (write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory"))
+		SKIP(return, "no memory controller in %s", root);
+	snprintf(self->dir, sizeof(self->dir), "%s/type1v3_limits", root);
+	ASSERT_EQ(0, mkdir(self->dir, 0755));
+	snprintf(max, sizeof(max), "%lu", MEMCG_MAX);
+	ASSERT_EQ(0, memcg_write(self, "memory.max", max));
+
+	ASSERT_EQ(0, container_open(&self->c, 0, NULL));
+	ASSERT_EQ(0, variant->nvme ?
+		     container_attach(&self->c, getenv(ENV_NVME)) :
+		     emulated_attach(&self->c, 0));
+	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU));
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 2 * MIB));
+	memset(self->mem.va, 0, self->mem.size);
+	self->shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->shared);
+	memset((void *)self->shared, 0, PAGE);
+}
+
+FIXTURE_TEARDOWN(memcg)
+{
+	container_close(&self->c);
+	mem_free(&self->mem);
+	if (self->dir[0])
+		EXPECT_EQ(0, rmdir(self->dir));
+}
+
+/* In the cgroup, where each new page of the process's own could be one too many */
+static void map_until_full(memcg_data *self)
+{
+	long n;
+	int ret = 0;
+
+	for (n = 0; n < MEMCG_PAGES && !ret; n++)
+		ret = dma_map(&self->c, TEST_IOVA + n * MEMCG_STRIDE,
+			      self->mem.va + n % 512 * PAGE, PAGE, RW);
+	self->shared->ret = ret;
+	self->shared->mapped = n - !!ret;
+	self->shared->done = true;
+	while (!self->shared->go)
+		usleep(1000);
+	/* and there is room again */
+	_exit(dma_map(&self->c, OTHER_IOVA, self->mem.va, PAGE, RW) ? 1 : 0);
+}
+
+TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
+{
+	struct container *c = &self->c;
+	struct container_info info;
+	int status;
+	long bytes = 0;
+
+	self->pid = fork();
+	ASSERT_LE(0, self->pid);
+	if (!self->pid) {
+		/* the memory is the child's own, and there, before it counts */
+		memset(self->mem.va, 1, self->mem.size);
+		if (!memcg_write(self, "cgroup.procs", "0"))
+			map_until_full(self);
+		_exit(3);
+	}
+	while (!self->shared->done)
+		ASSERT_EQ(0, waitpid(self->pid, &status, WNOHANG))
+			TH_LOG("the process that maps did not survive");
+	EXPECT_EQ(-ENOMEM, self->shared->ret);
+	EXPECT_LT(variant->nvme ? 100 : 50000, self->shared->mapped);
+	EXPECT_EQ(0, memcg_read(self, "memory.events", "oom_kill "));
+	TH_LOG("%ld pages under a limit of %lu MiB", self->shared->mapped,
+	       MEMCG_MAX / MIB);
+
+	ASSERT_EQ(0, container_info(c, &info));
+	EXPECT_EQ(self->shared->mapped, info.own.mapped_pages);
+	EXPECT_GT(MEMCG_MAX, info.own.store_bytes);
+
+	/* unmapping needs no memory that there is not */
+	EXPECT_EQ(self->shared->mapped * (__s64)PAGE, dma_unmap_all(c));
+	ASSERT_EQ(0, container_info(c, &info));
+	EXPECT_EQ(0, info.own.store_bytes);
+	slab_drain();
+	self->shared->go = true;
+	ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(PAGE, dma_unmap_all(c));
+
+	container_close(c);
+	for (int i = 0; i < 30; i++) {
+		slab_drain();
+		bytes = memcg_read(self, "memory.current", "");
+		if (bytes < (long)MIB / 2)
+			break;
+		nanosleep(&(struct timespec){ .tv_sec = 1 }, NULL);
+	}
+	EXPECT_GT(MIB / 2, bytes);
+}
+
+/*
+ * Long calls end soon after a fatal signal. That is there before the call can
+ * begin, as the container's mutex is held: by a call that waits for the page where
+ * its answer goes. How much is done then is known exactly.
+ */
+FIXTURE(killed) {
+	struct container c;
+	struct mem mem;
+	void *bitmap;
+	int uffd;
+	pthread_t thread;
+	int ret;
+};
+
+typedef FIXTURE_DATA(killed) killed_data;
+
+/* All of it is one piece of memory again and again, in superpages if possible. */
+#define KILLED_BYTES	(4 * GIB)
+
+static void *hold_mutex(void *arg)
+{
+	killed_data *self = arg;
+
+	self->ret = dirty_bitmap(&self->c, TEST_IOVA, PAGE, PAGE, self->bitmap,
+				 sizeof(__u64));
+	return NULL;
+}
+
+FIXTURE_SETUP(killed)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffd_msg msg;
+	const char *bdf;
+
+	container_init(&self->c);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf || !need_mem(_metadata, &self->mem, MEM_2M, 2 * MIB))
+		return;
+	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, bdf));
+	for (__u64 off = 0; off < KILLED_BYTES; off += 2 * MIB)
+		ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + off, self->mem.va,
+				     2 * MIB, RW));
+	ASSERT_EQ(0, dirty_tracking(&self->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
+
+	self->bitmap = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->bitmap);
+	self->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	ASSERT_LE(0, self->uffd);
+	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_API, &api));
+	reg.range.start = (uintptr_t)self->bitmap;
+	reg.range.len = PAGE;
+	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, hold_mutex, self));
+	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(UFFD_EVENT_PAGEFAULT, msg.event);
+}
+
+FIXTURE_TEARDOWN(killed)
+{
+	container_close(&self->c);
+	if (self->uffd > 0)
+		close(self->uffd);
+	mem_free(&self->mem);
+}
+
+static bool is_blocked(pid_t pid)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(f);
+	return state == 'D';
+}
+
+/* Another process makes the call, and is killed before that can begin. */
+static void kill_in_call(struct __test_metadata *_metadata, killed_data *self,
+			 void (*call)(killed_data *self))
+{
+	struct uffdio_zeropage zero = {
+		.range.start = (uintptr_t)self->bitmap,
+		.range.len = PAGE,
+	};
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		call(self);
+		_exit(0);
+	}
+	while (!is_blocked(pid) && !waitpid(pid, &status, WNOHANG))
+		usleep(1000);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, pthread_join(self->thread, NULL));
+	EXPECT_EQ(0, self->ret);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+}
+
+static void expect_mapped(struct __test_metadata *_metadata, killed_data *self,
+			  __u64 bytes)
+{
+	struct container_info info;
+
+	ASSERT_EQ(0, container_info(&self->c, &info));
+	EXPECT_EQ(bytes / PAGE, info.own.mapped_pages);
+	EXPECT_EQ(bytes, dma_unmap_all(&self->c));
+}
+
+static void call_unmap_all(killed_data *self)
+{
+	dma_unmap_all(&self->c);
+}
+
+TEST_F_TIMEOUT(killed, unmap_all, 120)
+{
+	kill_in_call(_metadata, self, call_unmap_all);
+	expect_mapped(_metadata, self, KILLED_BYTES - GIB);
+}
+
+static void call_unmap_range(killed_data *self)
+{
+	dma_unmap(&self->c, TEST_IOVA + MIB, KILLED_BYTES - MIB);
+}
+
+/* It looks for signals at every multiple of 1 GiB. */
+TEST_F_TIMEOUT(killed, unmap_range, 120)
+{
+	kill_in_call(_metadata, self, call_unmap_range);
+	expect_mapped(_metadata, self, KILLED_BYTES - GIB + MIB);
 }
 
 TEST_HARNESS_MAIN
