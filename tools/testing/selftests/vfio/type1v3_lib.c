@@ -537,11 +537,11 @@ int drop_ipc_lock(void)
 }
 
 /**
- * write_file() - Write to a file that is there
+ * file_write() - Write to a file that is there
  * @path: file
  * @value: text
  */
-int write_file(const char *path, const char *value)
+int file_write(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int ret = 0;
@@ -565,7 +565,7 @@ int pci_write(const char *bdf, const char *attr, const char *value)
 	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, attr);
-	return write_file(path, value);
+	return file_write(path, value);
 }
 
 /**
@@ -574,12 +574,12 @@ int pci_write(const char *bdf, const char *attr, const char *value)
  */
 int pci_rescan_bind(const char *bdf)
 {
-	int ret = write_file("/sys/bus/pci/rescan", "1");
+	int ret = file_write("/sys/bus/pci/rescan", "1");
 
 	if (!ret)
 		ret = pci_write(bdf, "driver_override", "vfio-pci");
 	if (!ret)
-		ret = write_file("/sys/bus/pci/drivers_probe", bdf);
+		ret = file_write("/sys/bus/pci/drivers_probe", bdf);
 	return ret;
 }
 
@@ -594,7 +594,7 @@ int module_param(const char *module, const char *name, const char *value)
 	char path[PATH_MAX];
 
 	snprintf(path, sizeof(path), "/sys/module/%s/parameters/%s", module, name);
-	return write_file(path, value);
+	return file_write(path, value);
 }
 
 /* The caches that type1v3 allocates its records from */
@@ -649,7 +649,7 @@ void slab_drain(void)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s/shrink", dir,
 			 entry->d_name);
-		write_file(path, "1");
+		file_write(path, "1");
 	}
 	closedir(d);
 }

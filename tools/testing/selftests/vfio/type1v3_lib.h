@@ -104,7 +104,7 @@ long pinned_pages(void);
 int drop_ipc_lock(void);
 unsigned long slab_objects(void);
 void slab_drain(void);
-int write_file(const char *path, const char *value);
+int file_write(const char *path, const char *value);
 int pci_write(const char *bdf, const char *attr, const char *value);
 int pci_rescan_bind(const char *bdf);
 int module_param(const char *module, const char *name, const char *value);
