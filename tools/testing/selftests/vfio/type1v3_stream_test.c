@@ -44,15 +44,13 @@ FIXTURE(stream) {
 	__u64 rng;
 };
 
-typedef FIXTURE_DATA(stream) stream_data;
-
 FIXTURE_VARIANT(stream) { unsigned long type; };
 FIXTURE_VARIANT_ADD(stream, type1v2) { VFIO_TYPE1v2_IOMMU };
 FIXTURE_VARIANT_ADD(stream, type1v3) { VFIO_TYPE1v3_IOMMU };
 
 static void *stream_thread(void *arg)
 {
-	stream_data *self = arg;
+	struct _test_data_stream *self = arg;
 	__u64 rng = 7, iova[2];
 
 	while (!__atomic_load_n(&self->stop, __ATOMIC_RELAXED) && !self->error) {
@@ -65,7 +63,7 @@ static void *stream_thread(void *arg)
 	return NULL;
 }
 
-static void stream_start(struct __test_metadata *_metadata, stream_data *self,
+static void stream_start(struct __test_metadata *_metadata, struct _test_data_stream *self,
 			 unsigned long window)
 {
 	self->window = window;
@@ -74,7 +72,7 @@ static void stream_start(struct __test_metadata *_metadata, stream_data *self,
 	self->running = true;
 }
 
-static void stream_stop(stream_data *self)
+static void stream_stop(struct _test_data_stream *self)
 {
 	if (!self->running)
 		return;
@@ -84,7 +82,7 @@ static void stream_stop(stream_data *self)
 }
 
 /* Until the device has begun and ended so many commands */
-static bool wait_commands(stream_data *self, unsigned long n)
+static bool wait_commands(struct _test_data_stream *self, unsigned long n)
 {
 	unsigned long end = __atomic_load_n(&self->done, __ATOMIC_RELAXED) + n;
 
@@ -99,14 +97,14 @@ static bool wait_commands(stream_data *self, unsigned long n)
 static bool is_zero(const __u8 *va, size_t size)
 {
 	for (size_t i = 0; i < size; i += 8) {
-		if (*(const volatile __u64 *)(va + i))
+		if (__atomic_load_n((const __u64 *)(va + i), __ATOMIC_RELAXED))
 			return false;
 	}
 	return true;
 }
 
 /* The device reaches all of this: it turns to zeroes. */
-static bool wait_zero(stream_data *self, const __u8 *va, size_t size)
+static bool wait_zero(struct _test_data_stream *self, const __u8 *va, size_t size)
 {
 	for (int i = 0; i < 1000; i++) {
 		if (is_zero(va, size))
@@ -160,7 +158,7 @@ static __u8 *fresh(size_t size)
 }
 
 /* What the device must leave alone from now on */
-static void bury(struct __test_metadata *_metadata, stream_data *self, __u8 *va,
+static void bury(struct __test_metadata *_metadata, struct _test_data_stream *self, __u8 *va,
 		 size_t size)
 {
 	struct grave *g = &self->grave[prng(&self->rng) % GRAVES];
@@ -173,7 +171,7 @@ static void bury(struct __test_metadata *_metadata, stream_data *self, __u8 *va,
 	pattern_fill(va, size, g->seed);
 }
 
-static void see_graves(struct __test_metadata *_metadata, stream_data *self)
+static void see_graves(struct __test_metadata *_metadata, struct _test_data_stream *self)
 {
 	for (int i = 0; i < GRAVES; i++) {
 		struct grave *g = &self->grave[i];

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -481,7 +482,7 @@ TEST_F(eyes, histogram)
 }
 
 /* Somebody reads the files of containers that come and go. */
-static volatile bool stop_reading;
+static atomic_bool stop_reading;
 
 static void *keep_reading(void *arg)
 {
