@@ -171,11 +171,12 @@ check_result() {
 	for file in $(scripts/in-tree.sh -l | awk '$1 == $2 { print $1 }'); do
 		# a Makefile of ours is written anew, without comments
 		case $file in
-		*/Makefile) diff -u <(grep -v '^#' "$file") <(grep -v '^#' "$1/$file") ;;
-		*) cmp "$file" "$1/$file" ;;
+		*/Makefile) diff -u <(grep '^[^#]' "$file") <(grep '^[^#]' "$1/$file") || return 1 ;;
+		*) cmp "$file" "$1/$file" || return 1 ;;
 		esac
 	done
-	diff -u <(sed -n '/^config/,$p' Kconfig) <(sed -n '/^config VFIO_DMA_CORE/,$p' "$1/drivers/vfio/Kconfig")
+	diff -u <(sed -n '/^config/,$p' Kconfig) <(sed -n '/^config VFIO_DMA_CORE/,$p' "$1/drivers/vfio/Kconfig") ||
+		return 1
 	! diff -r -x .git "$base" "$1" | grep '^<'
 }
 
