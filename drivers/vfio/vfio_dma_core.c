@@ -381,12 +381,11 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_step, "VFIO_DMA");
 
-/* The contiguous pages at pin->offset, of which there is at least one */
-static void vfio_dma_pin_peek(const struct vfio_dma_pin *pin,
-			      struct vfio_dma_extent *extent)
+/* The contiguous ones of @max pages, of which there is at least one */
+static void vfio_dma_first_extent(struct page **pages, unsigned int max,
+				  struct vfio_dma_extent *extent)
 {
-	struct page **pages = pin->pages + pin->offset;
-	unsigned int max = pin->size - pin->offset, n = 1;
+	unsigned int n = 1;
 
 	extent->pfn = page_to_pfn(pages[0]);
 	while (n < max && page_to_pfn(pages[n]) == extent->pfn + n &&
@@ -414,7 +413,8 @@ bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
 	bool more;
 
 	while (pin->offset < pin->size) {
-		vfio_dma_pin_peek(pin, &next);
+		vfio_dma_first_extent(pin->pages + pin->offset,
+				      pin->size - pin->offset, &next);
 		more = vfio_dma_extent_append(&pin->tail, &next);
 		pin->offset += next.npages;
 		if (!more) {
@@ -451,6 +451,34 @@ void vfio_dma_pin_finish(struct vfio_dma_pin *pin)
 		free_page((unsigned long)pin->pages);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_finish, "VFIO_DMA");
+
+/**
+ * vfio_dma_pin_now() - pin a few pages of the calling process in one go
+ * @vaddr: page aligned address of the first
+ * @npages: number of pages, not 0
+ * @write: the device will write to them
+ * @pages: set to the pages, which the caller unpins
+ *
+ * For requests so small that it does not pay to pin them step by step.
+ *
+ * Context: Process context, may sleep for as long as user space needs to
+ * provide a page.  Takes and releases mmap_lock.
+ * Return: true if all of them are pinned; false if none is, for whatever reason:
+ * vfio_dma_pin_step() finds it out, and knows device memory as well.
+ */
+bool vfio_dma_pin_now(unsigned long vaddr, unsigned int npages, bool write,
+		      struct page **pages)
+{
+	int n = pin_user_pages_fast(vaddr, npages, FOLL_LONGTERM |
+				    (write ? FOLL_WRITE : 0), pages);
+
+	if (likely(n == npages))
+		return true;
+	if (n > 0)
+		unpin_user_pages(pages, n);
+	return false;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_now, "VFIO_DMA");
 
 /**
  * vfio_dma_count_pinnable() - how much of a range is not device memory
@@ -680,8 +708,15 @@ static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
 				 dma_addr_t iova, phys_addr_t phys, size_t size,
 				 bool big)
 {
-	unsigned long pgsizes = vfio_dma_domain_pgsizes(domain);
-	size_t small = pgsizes & -pgsizes, second = vfio_dma_superpage(domain);
+	unsigned long pgsizes;
+	size_t small, second;
+
+	if (size == PAGE_SIZE)
+		return size;
+
+	pgsizes = vfio_dma_domain_pgsizes(domain);
+	small = pgsizes & -pgsizes;
+	second = vfio_dma_superpage(domain);
 
 	if (domain->unit_is_call) {
 		if (!big)
@@ -797,6 +832,44 @@ err_unmap:
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map, "VFIO_DMA");
 
+/**
+ * vfio_dma_map_pages() - map pinned pages in every domain of a space
+ * @space: the space, which has a domain
+ * @iova: address to map the first at
+ * @pages: the pages
+ * @npages: how many, not 0
+ * @prot: IOMMU_READ, IOMMU_WRITE
+ * @big: superpages may be used
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ */
+int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
+		       struct page **pages, unsigned int npages, int prot,
+		       bool big)
+{
+	struct vfio_dma_domain *domain;
+	struct vfio_dma_extent extent;
+	unsigned int done;
+	int ret;
+
+	for (done = 0; done < npages; done += extent.npages) {
+		vfio_dma_first_extent(pages + done, npages - done, &extent);
+		ret = vfio_dma_map(space, iova + ((size_t)done << PAGE_SHIFT),
+				   &extent, prot, big);
+		if (ret)
+			goto err_unmap;
+	}
+	return 0;
+
+err_unmap:
+	if (done)
+		list_for_each_entry(domain, &space->domains, next)
+			vfio_dma_domain_unmap(domain, iova, done);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_map_pages, "VFIO_DMA");
+
 static struct vfio_dma_lost *vfio_dma_find_lost(struct vfio_dma_domain *domain,
 						dma_addr_t iova,
 						unsigned long npages)
@@ -835,6 +908,8 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
  * @domain: the domain
  * @iova: page aligned address
  * @npages: pages to look at
+ * @contig: every aligned block of VFIO_DMA_CONTIG pages is, as far as it is in
+ *	the range, known to be contiguous, so that one page of each tells
  * @extent: the physically contiguous memory from @iova on, at most @npages;
  *	pfnmap is not set
  *
@@ -842,21 +917,24 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
  * Return: false if nothing is mapped at @iova.
  */
 bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
-			    unsigned long npages,
+			    unsigned long npages, bool contig,
 			    struct vfio_dma_extent *extent)
 {
-	unsigned long pfn = vfio_dma_pfn(domain, iova), n = 1;
+	unsigned long pfn = vfio_dma_pfn(domain, iova);
+	unsigned long step = contig ? VFIO_DMA_CONTIG : 1;
+	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1));
 
 	if (!pfn)
 		return false;
 
 	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX &&
 	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == pfn + n) {
-		if (!(++n % 4096))
+		n += step;
+		if (!(n % 4096))
 			cond_resched();
 	}
 	extent->pfn = pfn;
-	extent->npages = n;
+	extent->npages = min(n, npages);
 	extent->pfnmap = false;
 	return true;
 }
@@ -900,53 +978,76 @@ static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
 	return true;
 }
 
+/*
+ * Note what is mapped from @iova on to be unpinned, as much as there is room
+ * for, and return for how many pages that was.
+ */
+static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
+					 dma_addr_t iova, unsigned long npages,
+					 unsigned int flags)
+{
+	unsigned long dirty = flags & VFIO_DMA_DIRTY ? VFIO_DMA_BATCH_DIRTY : 0;
+	struct vfio_dma_extent extent;
+	struct vfio_dma_domain *first;
+	unsigned long n = 0;
+
+	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
+	while (n < npages && space->nr_batch < VFIO_DMA_BATCH_EXTENTS) {
+		if (!vfio_dma_domain_lookup(first, iova + (n << PAGE_SHIFT),
+					    npages - n,
+					    flags & VFIO_DMA_IS_CONTIG, &extent))
+			break;
+		space->batch[space->nr_batch].pfn = extent.pfn;
+		space->batch[space->nr_batch++].npages = extent.npages | dirty;
+		n += extent.npages;
+	}
+	return n;
+}
+
 /**
  * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
  * @space: the space, which has a domain
  * @iova: page aligned address
  * @npages: its length in pages; neither end inside of a superpage
- * @pinned: the pages are to be unpinned
- * @dirty: the pages are to be marked dirty
+ * @flags: what the pages are: VFIO_DMA_PINNED, to be unpinned; VFIO_DMA_DIRTY, to
+ *	be marked dirty; VFIO_DMA_IS_CONTIG, see vfio_dma_domain_lookup()
  *
- * The pages are unpinned when the batch is full or by vfio_dma_unmap_flush(),
- * which must be called before the mutex is dropped.
+ * Many extents go in one call of the IOMMU driver, which is given neither holes
+ * nor parts of leaves.  The pages are unpinned when the batch is full or by
+ * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
  * Return: number of pages that are, or will be, unpinned.
  */
 unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
-			     unsigned long npages, bool pinned, bool dirty)
+			     unsigned long npages, unsigned int flags)
 {
-	struct vfio_dma_domain *first, *domain;
-	struct vfio_dma_extent extent;
-	unsigned long unpinned = 0;
+	unsigned long unpinned = 0, n;
+	struct vfio_dma_domain *domain;
+	unsigned int nr_batch;
 	bool safe;
 
 	lockdep_assert_held(space->lock);
 
-	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
-	for (; npages; npages -= extent.npages) {
-		if (WARN_ON_ONCE(!vfio_dma_domain_lookup(first, iova, npages,
-							 &extent))) {
-			extent.npages = 1;
-			iova += PAGE_SIZE;
+	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
+		nr_batch = space->nr_batch;
+		n = npages;
+		if (flags & VFIO_DMA_PINNED)
+			n = vfio_dma_batch_fill(space, iova, npages, flags);
+		if (WARN_ON_ONCE(!n)) {
+			n = 1;
 			cond_resched();
 			continue;
 		}
 
 		safe = true;
 		list_for_each_entry(domain, &space->domains, next)
-			safe &= vfio_dma_domain_unmap_fast(domain, iova,
-							   extent.npages);
-		iova += extent.npages << PAGE_SHIFT;
-		if (!pinned || !safe)
-			continue;
-
-		space->batch[space->nr_batch].pfn = extent.pfn;
-		space->batch[space->nr_batch].npages = extent.npages |
-					(dirty ? VFIO_DMA_BATCH_DIRTY : 0);
-		unpinned += extent.npages;
-		if (++space->nr_batch == VFIO_DMA_BATCH_EXTENTS)
+			safe &= vfio_dma_domain_unmap_fast(domain, iova, n);
+		if (!safe)
+			space->nr_batch = nr_batch;
+		else if (flags & VFIO_DMA_PINNED)
+			unpinned += n;
+		if (space->nr_batch == VFIO_DMA_BATCH_EXTENTS)
 			vfio_dma_unmap_flush(space);
 	}
 	return unpinned;

@@ -105,6 +105,8 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin);
 bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
 			 struct vfio_dma_extent *extent);
 void vfio_dma_pin_finish(struct vfio_dma_pin *pin);
+bool vfio_dma_pin_now(unsigned long vaddr, unsigned int npages, bool write,
+		      struct page **pages);
 
 unsigned long vfio_dma_count_pinnable(unsigned long vaddr,
 				      unsigned long npages);
@@ -131,6 +133,17 @@ struct vfio_dma_domain {
 	struct iommu_iotlb_gather gather;
 	struct list_head lost;
 };
+
+/*
+ * Pages of a block that one entry of a CPU's page table can map: of such blocks
+ * a backend may remember that each was part of one extent.
+ */
+#define VFIO_DMA_CONTIG		(PMD_SIZE >> PAGE_SHIFT)
+
+/* What vfio_dma_unmap() has to know of the pages */
+#define VFIO_DMA_PINNED		BIT(0)
+#define VFIO_DMA_DIRTY		BIT(1)
+#define VFIO_DMA_IS_CONTIG	BIT(2)
 
 /* Extents that are unmapped between two IOTLB synchronisations */
 #define VFIO_DMA_BATCH_EXTENTS	256
@@ -174,7 +187,7 @@ int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
 void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 			   unsigned long npages);
 bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
-			    unsigned long npages,
+			    unsigned long npages, bool contig,
 			    struct vfio_dma_extent *extent);
 bool vfio_dma_domain_linear(struct vfio_dma_domain *domain, dma_addr_t iova,
 			    unsigned long npages);
@@ -193,8 +206,11 @@ bool vfio_dma_domain_take_dirty(struct vfio_dma_domain *domain, dma_addr_t iova,
 
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big);
+int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
+		       struct page **pages, unsigned int npages, int prot,
+		       bool big);
 unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
-			     unsigned long npages, bool pinned, bool dirty);
+			     unsigned long npages, unsigned int flags);
 void vfio_dma_unmap_flush(struct vfio_dma_space *space);
 void vfio_dma_forget_lost(struct vfio_dma_space *space);
 

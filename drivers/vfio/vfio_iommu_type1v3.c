@@ -11,19 +11,25 @@
  * All mappings of a container belong to one address space, the owner, which is
  * why a word needs no pointer to it.
  *
- * A mapping is made in three stages.  With the mutex held the range is reserved
- * with PENDING words, which refuse any other mapping of it and which nobody
- * else looks behind.  The user memory is pinned without the mutex, as that may
- * take as long as user space likes; every batch of pinned pages goes into the
- * IO page tables with the mutex held.  At last PENDING is taken off all of the
- * range at once.  What was reserved is undone without allocating anything.
+ * User memory is pinned without the mutex, as that may take as long as user
+ * space likes.  A few pages are pinned first, and then entered into the store
+ * and the IO page tables in one go: vfio_type1v3_map_now().  Whatever stands in
+ * the way of that, and whatever is larger, is mapped in three stages.  With the
+ * mutex held the range is reserved with PENDING words, which refuse any other
+ * mapping of it and which nobody else looks behind.  Every batch of pinned pages
+ * goes into the IO page tables with the mutex held.  At last PENDING is taken off
+ * all of the range at once.  What was reserved is undone without allocating
+ * anything.
  *
  * Meanwhile groups may come and go.  Calls that have not finished are on
  * &vfio_type1v3.maps: a new domain receives the part they have mapped, and the
- * one that takes the last domain away unpins it.
+ * one that takes the last domain away unpins it.  Pages that have only been
+ * pinned are let go, and the call begins anew, if &vfio_type1v3.epoch says that
+ * there was a change.
  */
 
 #include <linux/debugfs.h>
+#include <linux/hashtable.h>
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
 #include <linux/kthread.h>
@@ -110,7 +116,7 @@ struct vfio_type1v3_domain {
 
 /**
  * struct vfio_type1v3_map - a VFIO_IOMMU_MAP_DMA that has not finished
- * @next: in &vfio_type1v3.maps
+ * @next: in &vfio_type1v3.maps; as long as it is there the owner stays
  * @first: first IOVA page
  * @mapped: pages from @first on that are pinned and in the IO page tables
  * @lost: what had been mapped went with the last domain
@@ -149,11 +155,12 @@ struct vfio_type1v3_count {
 
 /**
  * struct vfio_type1v3 - a container
- * @lock: protects everything but @devices_lock, @debugfs, @id, @users and @rcu
+ * @lock: protects everything but @devices_lock and what follows @released
  * @store: what is mapped
  * @space: the IOMMU domains
- * @owner: whose memory is mapped; set while @store is not empty
+ * @owner: whose memory is mapped; set while @store or @maps is not empty
  * @maps: list of struct vfio_type1v3_map
+ * @epoch: how often groups have come or gone
  * @ranges: valid IOVA ranges, ascending; %NULL if anything is valid
  * @nr_ranges: length of @ranges
  * @emulated: groups without an IOMMU, list of struct vfio_type1v3_group
@@ -167,7 +174,8 @@ struct vfio_type1v3_count {
  * @released: VFIO has let go of the container
  * @counts: what has been done
  * @debugfs: directory of its files
- * @id: index in vfio_type1v3_containers
+ * @hash: in vfio_type1v3_containers
+ * @id: what VFIO knows the container by
  * @users: VFIO itself, and every call that is in progress
  * @rcu: for freeing
  *
@@ -179,6 +187,7 @@ struct vfio_type1v3 {
 	struct vfio_dma_space space;
 	struct vfio_dma_owner owner;
 	struct list_head maps;
+	unsigned long epoch;
 	struct vfio_iova_range *ranges;
 	unsigned int nr_ranges;
 	struct list_head emulated;
@@ -191,7 +200,8 @@ struct vfio_type1v3 {
 	bool released;
 	struct vfio_type1v3_count counts[VFIO_TYPE1V3_NR_OPS];
 	struct dentry *debugfs;
-	u32 id;
+	struct hlist_node hash;
+	unsigned long id;
 	refcount_t users;
 	struct rcu_head rcu;
 };
@@ -200,18 +210,21 @@ struct vfio_type1v3 {
  * VFIO calls ->ioctl() without a lock against ->release(), which another
  * thread causes by removing the last group.  So what VFIO is given is not a
  * pointer but a number to look the container up by: a call that comes too late
- * finds nothing.  Numbers are not used again until 2^31 containers later.
+ * finds nothing.  No number is used twice.
  */
-static DEFINE_XARRAY_ALLOC1(vfio_type1v3_containers);
-static u32 vfio_type1v3_next_id;
+static DEFINE_HASHTABLE(vfio_type1v3_containers, 6);
+static DEFINE_SPINLOCK(vfio_type1v3_containers_lock);
+static unsigned long vfio_type1v3_last_id;
 
 static struct vfio_type1v3 *vfio_type1v3_get(void *iommu_data)
 {
+	unsigned long id = (unsigned long)iommu_data;
 	struct vfio_type1v3 *container;
 
 	rcu_read_lock();
-	container = xa_load(&vfio_type1v3_containers,
-			    xa_to_value(iommu_data));
+	hash_for_each_possible_rcu(vfio_type1v3_containers, container, hash, id)
+		if (container->id == id)
+			break;
 	if (container && !refcount_inc_not_zero(&container->users))
 		container = NULL;
 	rcu_read_unlock();
@@ -337,7 +350,8 @@ static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
 {
 	struct vfio_dma_owner *owner = &container->owner;
 
-	if (!vfio_xa_dma_empty(&container->store) || !owner->mm)
+	if (!vfio_xa_dma_empty(&container->store) ||
+	    !list_empty(&container->maps) || !owner->mm)
 		return;
 	if (trace_type1v3_owner_enabled())
 		trace_type1v3_owner(container->id, task_tgid_nr(owner->task), 0,
@@ -452,12 +466,20 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 /* What pages have in common that one superpage can hold */
 #define VFIO_TYPE1V3_STRETCH_FLAGS \
 	(VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG | \
-	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING)
+	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_CONTIG)
+
+static unsigned int vfio_type1v3_unmap_flags(unsigned long word)
+{
+	return (word & VFIO_XA_DMA_PFNMAP ? 0 : VFIO_DMA_PINNED) |
+	       (word & VFIO_XA_DMA_WRITE ? VFIO_DMA_DIRTY : 0) |
+	       (word & VFIO_XA_DMA_CONTIG ? VFIO_DMA_IS_CONTIG : 0);
+}
 
 /*
  * As vfio_xa_dma_next(), but neighbouring runs that could share a superpage are
  * one: words can differ in the middle of one, when a part is dirty or has been
- * given other user memory.  Of the word, only those flags count.
+ * given other user memory.  Of the word, only those flags count.  Of a superpage
+ * all is contiguous, or all lies within a block that is not.
  *
  * What is in IO page tables ends at the end of a window, which no superpage
  * crosses; the rest is not walked, and its size makes no difference.
@@ -468,6 +490,12 @@ static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
 {
 	struct vfio_xa_dma_run run;
 
+	if (first == last) {
+		stretch->first = first;
+		stretch->last = last;
+		stretch->word = vfio_xa_dma_load(&container->store, first);
+		return stretch->word;
+	}
 	if (!vfio_xa_dma_next(&container->store, first, last, stretch))
 		return false;
 
@@ -507,8 +535,7 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 			break;
 		unpinned += vfio_dma_unmap(space, vfio_type1v3_iova(run.first),
 					   vfio_type1v3_run_pages(&run),
-					   !(run.word & VFIO_XA_DMA_PFNMAP),
-					   run.word & VFIO_XA_DMA_WRITE);
+					   vfio_type1v3_unmap_flags(run.word));
 		first = run.last + 1;
 	} while (run.last != last);
 	return unpinned;
@@ -582,8 +609,7 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 		*unpinned += vfio_dma_unmap(&container->space,
 					    vfio_type1v3_iova(first),
 					    last - first + 1,
-					    !(run->word & VFIO_XA_DMA_PFNMAP),
-					    run->word & VFIO_XA_DMA_WRITE);
+					    vfio_type1v3_unmap_flags(run->word));
 	if (ret) {
 		*unpinned += vfio_type1v3_unmap_iommu(container,
 						      &container->space,
@@ -1170,6 +1196,24 @@ struct vfio_type1v3_request {
 	unsigned long word;
 };
 
+/**
+ * struct vfio_type1v3_unit - entries of a batch that are treated as one
+ * @request: what they ask for together
+ * @entry: the first of them
+ * @nr_entries: how many
+ */
+struct vfio_type1v3_unit {
+	struct vfio_type1v3_request request;
+	unsigned int entry;
+	unsigned int nr_entries;
+};
+
+static unsigned long
+vfio_type1v3_request_pages(const struct vfio_type1v3_request *request)
+{
+	return request->last - request->first + 1;
+}
+
 /* Does a range contain an aligned block that some IOMMU could make a superpage? */
 static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
 					  u64 iova, u64 size)
@@ -1183,6 +1227,34 @@ static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
 	return size - superpage >= (-iova & (superpage - 1));
 }
 
+/* Note in the words of an extent what its memory is like. */
+static int vfio_type1v3_note_extent(struct vfio_type1v3 *container,
+				    unsigned long first, unsigned long word,
+				    const struct vfio_dma_extent *extent)
+{
+	unsigned long set = extent->pfnmap ? VFIO_XA_DMA_PFNMAP : 0;
+	unsigned long end = first + extent->npages;
+	int ret;
+
+	if (set != (word & VFIO_XA_DMA_PFNMAP)) {
+		ret = vfio_xa_dma_prepare(&container->store, first, end - 1,
+					  VFIO_DMA_GFP);
+		if (ret)
+			return ret;
+		vfio_xa_dma_change(&container->store, first, end - 1,
+				   VFIO_XA_DMA_PFNMAP & ~set, set);
+	}
+
+	/* That makes unmapping faster, and can be done without. */
+	first = round_up(first, VFIO_DMA_CONTIG);
+	end = round_down(end, VFIO_DMA_CONTIG);
+	if (first < end && !vfio_xa_dma_prepare(&container->store, first, end - 1,
+						VFIO_DMA_GFP))
+		vfio_xa_dma_change(&container->store, first, end - 1, 0,
+				   VFIO_XA_DMA_CONTIG);
+	return 0;
+}
+
 /*
  * Enter all that the last step has pinned.  @pinned counts what is now pinned
  * for good, device memory not included.
@@ -1193,26 +1265,20 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 				    struct vfio_dma_pin *pin,
 				    unsigned long word, unsigned long *pinned)
 {
-	unsigned long first, last, set, clear;
 	struct vfio_dma_extent extent;
-	int ret = 0;
+	unsigned long first;
+	int ret;
 
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
-		last = first + extent.npages - 1;
-		set = extent.pfnmap ? VFIO_XA_DMA_PFNMAP : 0;
-		clear = VFIO_XA_DMA_PFNMAP & ~set;
-
 		/* Pins are of ordinary pages, whatever is there by now. */
-		if (set && vfio_type1v3_count_pins(container, first, last))
+		if (extent.pfnmap &&
+		    vfio_type1v3_count_pins(container, first,
+					    first + extent.npages - 1))
 			ret = -EINVAL;
-		else if (set != (word & VFIO_XA_DMA_PFNMAP))
-			ret = vfio_xa_dma_prepare(&container->store, first,
-						  last, VFIO_DMA_GFP);
-		if (!ret && set != (word & VFIO_XA_DMA_PFNMAP))
-			vfio_xa_dma_change(&container->store, first, last,
-					   clear, set);
-
+		else
+			ret = vfio_type1v3_note_extent(container, first, word,
+						       &extent);
 		ret = ret ?: vfio_dma_map(space, vfio_type1v3_iova(first),
 					  &extent, vfio_type1v3_prot(word),
 					  word & VFIO_XA_DMA_BIG);
@@ -1322,7 +1388,8 @@ again:
 		if (vfio_type1v3_has_domain(container)) {
 			/* What was device memory need not be that now. */
 			vfio_xa_dma_change(&container->store, first, last,
-					   VFIO_XA_DMA_PFNMAP, 0);
+					   VFIO_XA_DMA_PFNMAP |
+					   VFIO_XA_DMA_CONTIG, 0);
 			mutex_unlock(&container->lock);
 			goto again;
 		}
@@ -1375,7 +1442,8 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 	if (container->owner.mm != current->mm) {
 		/* The old owner keeps what is not wholly taken over. */
 		if (container->vaddr_invalid !=
-		    vfio_xa_dma_npages(&container->store))
+		    vfio_xa_dma_npages(&container->store) ||
+		    !list_empty(&container->maps))
 			return -EPERM;
 		from = task_tgid_nr(container->owner.task);
 		ret = vfio_dma_owner_move(&container->owner);
@@ -1459,8 +1527,14 @@ static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 				const struct vfio_type1v3_request *request)
 {
+	unsigned long mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
 	unsigned long state = 0;
 	int ret;
+
+	/* Domains may have come since the request was checked. */
+	if ((request->first | (request->last + 1) |
+	     request->vaddr >> PAGE_SHIFT) & mask)
+		return -EINVAL;
 
 	if (vfio_type1v3_has_domain(container))
 		state = VFIO_XA_DMA_PENDING;
@@ -1477,6 +1551,94 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	return -EINVAL;
 }
 
+/* Enter what is pinned into the store and the IO page tables, or into neither. */
+static int vfio_type1v3_enter(struct vfio_type1v3 *container,
+			      const struct vfio_type1v3_request *request,
+			      struct page **pages)
+{
+	dma_addr_t iova = vfio_type1v3_iova(request->first);
+	int ret;
+
+	if (!vfio_type1v3_iova_valid(container, iova,
+				     vfio_type1v3_iova(request->last) |
+				     ~PAGE_MASK))
+		return -EINVAL;
+	ret = vfio_xa_dma_insert(&container->store, request->first,
+				 request->last, request->word,
+				 VFIO_DMA_GFP);
+	if (ret)
+		return ret;
+
+	ret = vfio_dma_map_pages(&container->space, iova, pages,
+				 vfio_type1v3_request_pages(request),
+				 vfio_type1v3_prot(request->word),
+				 request->word & VFIO_XA_DMA_BIG);
+	if (ret) {
+		/* It has joined its neighbours, so this is as in an unmap. */
+		vfio_xa_dma_prepare(&container->store, request->first,
+				    request->last,
+				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_erase(&container->store, request->first,
+				  request->last);
+	}
+	return ret;
+}
+
+/*
+ * Map the units [0, @nr), of @npages pages together for which there is room in
+ * @pages, in one go: there is no state between not mapped and mapped to be seen
+ * or undone.  Ends at the first unit that cannot be mapped so, and returns how
+ * many have been.  The others are as they were; why they cannot be mapped, if so
+ * it is, vfio_type1v3_reserve() and vfio_type1v3_pin_map() will find out.
+ *
+ * Called with the mutex held and a domain, returns with it held; it is dropped
+ * in between.
+ */
+static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
+					 const struct vfio_type1v3_unit *units,
+					 unsigned int nr, unsigned long npages,
+					 struct page **pages)
+{
+	const struct vfio_type1v3_request *request;
+	unsigned long epoch = container->epoch;
+	struct vfio_type1v3_map map = {};
+	unsigned long pinned = 0, mapped = 0;
+	unsigned int i = 0;
+
+	list_add(&map.next, &container->maps);
+	mutex_unlock(&container->lock);
+
+	if (vfio_dma_charge(&container->owner, npages))
+		npages = 0;
+	while (pinned < npages) {
+		request = &units[i++].request;
+		if (!vfio_dma_pin_now(request->vaddr,
+				      vfio_type1v3_request_pages(request),
+				      request->word & VFIO_XA_DMA_WRITE,
+				      pages + pinned))
+			break;
+		pinned += vfio_type1v3_request_pages(request);
+		if (i < nr && fatal_signal_pending(current))
+			break;
+	}
+
+	mutex_lock(&container->lock);
+	list_del(&map.next);
+	i = 0;
+	if (likely(container->epoch == epoch)) {
+		while (mapped < pinned &&
+		       !vfio_type1v3_enter(container, &units[i].request,
+					   pages + mapped))
+			mapped += vfio_type1v3_request_pages(&units[i++].request);
+	}
+	if (unlikely(mapped < npages)) {
+		if (mapped < pinned)
+			unpin_user_pages(pages + mapped, pinned - mapped);
+		vfio_dma_uncharge(&container->owner, npages - mapped);
+	}
+	return i;
+}
+
 static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
 				const struct vfio_type1v3_request *request)
 {
@@ -1491,8 +1653,10 @@ static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
 static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 			       const struct vfio_iommu_type1_dma_map *map)
 {
-	struct vfio_type1v3_request request;
+	struct page *pages[VFIO_DMA_PIN_INLINE];
 	bool update = map->flags & VFIO_DMA_MAP_FLAG_VADDR;
+	struct vfio_type1v3_unit unit;
+	unsigned long npages;
 	int ret;
 
 	/* An address is updated, or a range mapped with some access. */
@@ -1503,20 +1667,29 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	mutex_lock(&container->lock);
 
 	ret = vfio_type1v3_make_request(container, map->flags, map->iova,
-					map->vaddr, map->size, &request);
+					map->vaddr, map->size, &unit.request);
 	if (ret)
 		goto out_unlock;
 
 	if (update) {
-		ret = vfio_type1v3_update_vaddr(container, &request);
+		ret = vfio_type1v3_update_vaddr(container, &unit.request);
 		vfio_type1v3_count(container, VFIO_TYPE1V3_OP_VADDR,
 				   ret ? 0 : map->size >> PAGE_SHIFT, ret);
 		goto out_unlock;
 	}
 
 	ret = vfio_type1v3_become_owner(container);
+	if (ret)
+		goto out_unlock;
+	npages = vfio_type1v3_request_pages(&unit.request);
+	if (npages <= VFIO_DMA_PIN_INLINE && vfio_type1v3_has_domain(container)) {
+		if (vfio_type1v3_map_now(container, &unit, 1, npages, pages))
+			goto out_unlock;
+		/* The mutex was dropped. */
+		ret = vfio_type1v3_become_owner(container);
+	}
 	if (!ret)
-		ret = vfio_type1v3_map_one(container, &request);
+		ret = vfio_type1v3_map_one(container, &unit.request);
 	vfio_type1v3_put_owner(container);
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_MAP,
 			   ret ? 0 : map->size >> PAGE_SHIFT, ret);
@@ -1754,6 +1927,7 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 			iova = vfio_type1v3_iova(first);
 			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
 								 run.last - first + 1,
+								 run.word & VFIO_XA_DMA_CONTIG,
 								 &extent)))
 				return -EINVAL;
 			ret = vfio_dma_domain_map(domain, iova, &extent,
@@ -1788,6 +1962,7 @@ static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 		       vfio_dma_domain_lookup(domain,
 					      vfio_type1v3_iova(run.first),
 					      vfio_type1v3_run_pages(&run),
+					      run.word & VFIO_XA_DMA_CONTIG,
 					      &extent)) {
 			vfio_dma_domain_unmap(domain,
 					      vfio_type1v3_iova(run.first),
@@ -1818,6 +1993,11 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	ret = vfio_type1v3_charge(container, vaddr, npages, extra, &charged);
 	if (ret)
 		return ret;
+
+	/* It says how the memory was that another domain had. */
+	if (run->word & VFIO_XA_DMA_CONTIG)
+		vfio_type1v3_change(container, run->first, run->last,
+				    VFIO_XA_DMA_CONTIG, 0);
 
 	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
 			   run->word & VFIO_XA_DMA_WRITE);
@@ -2382,24 +2562,14 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
  */
 
 /**
- * struct vfio_type1v3_unit - entries of a batch that are treated as one
- * @request: what they ask for together
- * @entry: the first of them
- * @nr_entries: how many
- */
-struct vfio_type1v3_unit {
-	struct vfio_type1v3_request request;
-	unsigned int entry;
-	unsigned int nr_entries;
-};
-
-/**
  * struct vfio_type1v3_batch - a batch being worked off
  * @container: the container
  * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
  * @nr: length of @entries and of @units
  * @entries: the user's entries
  * @units: to begin with one for each entry
+ * @now: room for units that are mapped in one go
+ * @pages: room for their pages
  * @failed: an entry has failed
  */
 struct vfio_type1v3_batch {
@@ -2408,6 +2578,8 @@ struct vfio_type1v3_batch {
 	unsigned int nr;
 	struct vfio_iommu_type1v3_batch_entry *entries;
 	struct vfio_type1v3_unit *units;
+	struct vfio_type1v3_unit *now;
+	struct page **pages;
 	bool failed;
 };
 
@@ -2523,16 +2695,23 @@ static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
 	return true;
 }
 
+/* Is an entry satisfied by what is mapped already? */
+static bool vfio_type1v3_need_not_map(struct vfio_type1v3_batch *batch,
+				      const struct vfio_type1v3_unit *unit)
+{
+	return unit->nr_entries == 1 &&
+	       batch->entries[unit->entry].flags &
+	       VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
+	       vfio_type1v3_is_present(batch->container, &unit->request);
+}
+
 static int vfio_type1v3_reserve_entry(struct vfio_type1v3_batch *batch,
 				      const struct vfio_type1v3_unit *unit,
 				      bool *present)
 {
 	int ret = vfio_type1v3_reserve(batch->container, &unit->request);
 
-	*present = ret == -EEXIST && unit->nr_entries == 1 &&
-		   batch->entries[unit->entry].flags &
-		   VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
-		   vfio_type1v3_is_present(batch->container, &unit->request);
+	*present = ret == -EEXIST && vfio_type1v3_need_not_map(batch, unit);
 	return *present ? 0 : ret;
 }
 
@@ -2603,16 +2782,17 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 	return false;
 }
 
-/* Unmap the units [@i, @end) of a batch that is to have no effect. */
+/* Unmap @nr units of a batch that is to have no effect. */
 static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
-				    unsigned int i, unsigned int end)
+				    const struct vfio_type1v3_unit *unit,
+				    unsigned int nr)
 {
 	struct vfio_type1v3 *container = batch->container;
 	const struct vfio_type1v3_request *request;
 	unsigned long npages = 0, unpinned = 0;
 
-	for (; i < end; i++) {
-		request = &batch->units[i].request;
+	for (; nr; nr--, unit++) {
+		request = &unit->request;
 		if (container->nr_pins) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
@@ -2622,10 +2802,55 @@ static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 		vfio_type1v3_unmap_range(container, request->first,
 					 request->last, false, &npages,
 					 &unpinned);
-		vfio_type1v3_set_result(batch, batch->units[i].entry,
-					batch->units[i].nr_entries, -ECANCELED);
+		vfio_type1v3_set_result(batch, unit->entry, unit->nr_entries,
+					-ECANCELED);
 	}
 	vfio_type1v3_unmap_finish(container, unpinned);
+}
+
+/*
+ * Map the first of the entries [@first, @end) in one go.  Returns where those
+ * begin that are still to be mapped.
+ */
+static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
+					       unsigned int first,
+					       unsigned int end)
+{
+	bool atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
+	unsigned int i, k, n, nr = 0, done;
+	struct vfio_type1v3_unit *unit;
+	unsigned long npages = 0, more;
+
+	for (i = first; i < end; i += n) {
+		unit = &batch->now[nr];
+		n = vfio_type1v3_join_units(batch, i, end, false, unit);
+		if (vfio_type1v3_need_not_map(batch, unit)) {
+			vfio_type1v3_set_result(batch, unit->entry, 1, 0);
+			continue;
+		}
+		more = vfio_type1v3_request_pages(&unit->request);
+		if (more > batch->nr - npages)
+			break;
+		npages += more;
+		nr++;
+	}
+	if (!nr)
+		return i;
+	if (atomic && i < end)
+		return first;
+
+	done = vfio_type1v3_map_now(batch->container, batch->now, nr, npages,
+				    batch->pages);
+	if (atomic && done < nr) {
+		vfio_type1v3_batch_undo(batch, batch->now, done);
+		/* The other way will tell which entry fails. */
+		batch->failed = false;
+		return first;
+	}
+	for (k = 0; k < done; k++)
+		vfio_type1v3_set_result(batch, batch->now[k].entry,
+					batch->now[k].nr_entries, 0);
+	return done < nr ? batch->now[done].entry : i;
 }
 
 /* Map entries [@i, @end).  Returns true if the batch ends here. */
@@ -2642,6 +2867,18 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	ret = vfio_type1v3_become_owner(container);
 	if (ret)
 		return vfio_type1v3_set_result(batch, i, end - i, ret);
+
+	if (vfio_type1v3_has_domain(container)) {
+		i = vfio_type1v3_batch_map_now(batch, i, end);
+		if (i == end)
+			goto out_owner;
+		/* The mutex was dropped. */
+		ret = vfio_type1v3_become_owner(container);
+		if (ret) {
+			stop = vfio_type1v3_set_result(batch, i, end - i, ret);
+			goto out_owner;
+		}
+	}
 
 	n = vfio_type1v3_reserve_units(batch, i, end, &npages);
 	last = i + n;
@@ -2681,7 +2918,7 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 			stop = vfio_type1v3_set_result(batch, unit->entry, 1,
 						       ret);
 			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
-			vfio_type1v3_batch_undo(batch, i, n);
+			vfio_type1v3_batch_undo(batch, &batch->units[i], n - i);
 			break;
 		}
 		if (ret && unit->nr_entries > 1)
@@ -2831,6 +3068,7 @@ static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 	size_t minsz = offsetofend(struct vfio_iommu_type1v3_batch, entries);
 	struct vfio_type1v3_batch batch = { .container = container };
 	struct vfio_iommu_type1v3_batch header;
+	unsigned int i;
 	long ret = -ENOMEM;
 
 	if (copy_from_user(&header, arg, minsz))
@@ -2858,12 +3096,27 @@ static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 			   batch.nr * sizeof(*batch.entries)))
 		goto out_free;
 
+	ret = -ENOMEM;
+	for (i = 0; i < batch.nr && vfio_type1v3_is_unmap(&batch, i); i++)
+		;
+	if (i < batch.nr) {
+		batch.now = kvmalloc_array(batch.nr, sizeof(*batch.now),
+					   VFIO_DMA_GFP);
+		batch.pages = kvmalloc_array(batch.nr, sizeof(*batch.pages),
+					     VFIO_DMA_GFP);
+		if (!batch.now || !batch.pages)
+			goto out_free;
+	}
+
+	ret = -EFAULT;
 	vfio_type1v3_do_batch(&batch);
 
 	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
 			  batch.nr * sizeof(*batch.entries)))
 		ret = vfio_type1v3_batch_result(&batch);
 out_free:
+	kvfree(batch.pages);
+	kvfree(batch.now);
 	kvfree(batch.units);
 	kvfree(batch.entries);
 	return ret;
@@ -3449,12 +3702,12 @@ DEFINE_SHOW_ATTRIBUTE(vfio_type1v3_runs);
 
 static void vfio_type1v3_debugfs_add(struct vfio_type1v3 *container)
 {
-	char name[11];
+	char name[21];
 
 	/* Without module_init() there is no place for it. */
 	if (!vfio_type1v3_debugfs)
 		return;
-	snprintf(name, sizeof(name), "%u", container->id);
+	snprintf(name, sizeof(name), "%lu", container->id);
 	container->debugfs = debugfs_create_dir(name, vfio_type1v3_debugfs);
 	debugfs_create_file("stat", 0400, container->debugfs, container,
 			    &vfio_type1v3_stat_fops);
@@ -3492,17 +3745,14 @@ static void *vfio_type1v3_open(unsigned long arg)
 	if (ret)
 		goto err_free;
 
-	ret = xa_alloc_cyclic(&vfio_type1v3_containers, &container->id,
-			      container, xa_limit_31b, &vfio_type1v3_next_id,
-			      GFP_KERNEL_ACCOUNT);
-	if (ret < 0)
-		goto err_destroy;
 	__module_get(THIS_MODULE);
+	spin_lock(&vfio_type1v3_containers_lock);
+	container->id = ++vfio_type1v3_last_id;
+	hash_add_rcu(vfio_type1v3_containers, &container->hash, container->id);
+	spin_unlock(&vfio_type1v3_containers_lock);
 	vfio_type1v3_debugfs_add(container);
-	return xa_mk_value(container->id);
+	return (void *)container->id;
 
-err_destroy:
-	vfio_dma_space_destroy(&container->space);
 err_free:
 	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
@@ -3514,10 +3764,12 @@ static void vfio_type1v3_release(void *iommu_data)
 {
 	struct vfio_type1v3 *container;
 
-	container = xa_erase(&vfio_type1v3_containers,
-			     xa_to_value(iommu_data));
+	container = vfio_type1v3_get(iommu_data);
 	if (WARN_ON_ONCE(!container))
 		return;
+	spin_lock(&vfio_type1v3_containers_lock);
+	hash_del_rcu(&container->hash);
+	spin_unlock(&vfio_type1v3_containers_lock);
 
 	/* Waits for those who are reading, and they may for the mutex. */
 	debugfs_remove(container->debugfs);
@@ -3527,6 +3779,8 @@ static void vfio_type1v3_release(void *iommu_data)
 	WARN_ON_ONCE(vfio_type1v3_has_domain(container));
 	mutex_unlock(&container->lock);
 
+	vfio_type1v3_put(container);
+	/* VFIO's own */
 	vfio_type1v3_put(container);
 }
 
@@ -3551,6 +3805,7 @@ static int vfio_type1v3_attach_group(void *iommu_data,
 		ret = vfio_type1v3_attach_emulated(container, iommu_group);
 	else
 		ret = vfio_type1v3_do_attach(container, iommu_group);
+	container->epoch++;
 	trace_type1v3_attach(container->id, iommu_group, ret);
 	if (ret)
 		trace_type1v3_error(container->id, "attach_group", ret);
@@ -3569,6 +3824,7 @@ static void vfio_type1v3_detach_group(void *iommu_data,
 
 	mutex_lock(&container->lock);
 	vfio_type1v3_do_detach(container, iommu_group);
+	container->epoch++;
 	trace_type1v3_detach(container->id, iommu_group, 0);
 	mutex_unlock(&container->lock);
 	vfio_type1v3_put(container);

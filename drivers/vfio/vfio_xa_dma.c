@@ -247,6 +247,9 @@ static unsigned int array_find(const struct vfio_xa_dma_elem *a, unsigned int nr
 	u64 pos = run_index(index) << RUN_COUNT_BITS | RUN_COUNT_MASK;
 	unsigned int i = 0;
 
+	/* Much is done in ascending order. */
+	if (nr > 1 && a[nr - 1].pos <= pos)
+		return nr - 1;
 	while (nr > 1) {
 		unsigned int half = nr / 2;
 
@@ -458,6 +461,20 @@ static void node_replace(struct slot *slot, unsigned int shift, void *entry)
 
 	xas_set_order(&xas, slot->index, shift);
 	slot_store(slot, &xas, entry);
+}
+
+/*
+ * Store a word, or nothing, to a slot of a node of page slots in which something
+ * is left afterwards. That concerns no more than the node, and xas_store() would
+ * take ten times as long to find that out.
+ */
+static void page_store(struct xa_node *node, unsigned int offset, void *entry)
+{
+	int more = !!entry - !!node_slot(node, offset);
+
+	rcu_assign_pointer(node->slots[offset], entry);
+	node->count += more;
+	node->nr_values += more;
 }
 
 /* Is a node full of values, and worth a look whether they all are the same? */
@@ -925,7 +942,6 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 /* Insert into page slots of one node. */
 static int insert_pages(struct slot *slot, unsigned long last, unsigned long word)
 {
-	struct xa_state xas = slot_state(slot);
 	struct xa_node *node = slot->node;
 	unsigned long index;
 
@@ -933,10 +949,8 @@ static int insert_pages(struct slot *slot, unsigned long last, unsigned long wor
 		if (node_slot(node, index & XA_CHUNK_MASK))
 			return -EEXIST;
 
-	xas_lock(&xas);
-	for (; xas.xa_index <= last; xas.xa_index++, xas.xa_offset++)
-		xas_store(&xas, xa_mk_value(word));
-	xas_unlock(&xas);
+	for (index = slot->index; index <= last; index++)
+		page_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
 	node_fold(slot, ULONG_MAX);
 	return 0;
 }
@@ -1051,11 +1065,11 @@ static unsigned int array_count_to(const struct vfio_xa_dma_elem *a, unsigned in
 
 static void erase_pages(struct slot *slot, unsigned long last)
 {
-	struct xa_state xas = slot_state(slot);
 	struct xa_node *node = slot->node;
+	unsigned long index;
 
 	if (!node) {
-		slot_store(slot, &xas, NULL);
+		slot_replace(slot, NULL);
 		slot->store->nr_pages--;
 		return;
 	}
@@ -1064,15 +1078,17 @@ static void erase_pages(struct slot *slot, unsigned long last)
 		node_replace(slot, XA_CHUNK_SHIFT, NULL);
 		return;
 	}
-	xas_lock(&xas);
-	for (; xas.xa_index <= last && xas.xa_node == node; xas.xa_index++, xas.xa_offset++) {
-		if (!node_slot(node, xas.xa_offset))
+	for (index = slot->index; index <= last; index++) {
+		if (!node_slot(node, index & XA_CHUNK_MASK))
 			continue;
-		xas_store(&xas, NULL);
 		slot->store->nr_pages--;
+		if (node->count == 1) {
+			slot->index = index;
+			slot_replace(slot, NULL);
+			return;
+		}
+		page_store(node, index & XA_CHUNK_MASK, NULL);
 	}
-	xas_unlock(&xas);
-	slot->node = xas_not_node(xas.xa_node) ? NULL : xas.xa_node;
 }
 
 /* Returns true if the node may have become sparse. */
@@ -1394,16 +1410,15 @@ static void *word_change(void *entry, unsigned long clear, unsigned long set)
 static void change_pages(struct slot *slot, unsigned long last, unsigned long clear,
 			 unsigned long set, unsigned long done)
 {
-	struct xa_state xas = slot_state(slot);
+	unsigned long index;
 	void *entry;
 
-	xas_lock(&xas);
-	for (; xas.xa_index <= last; xas.xa_index++, xas.xa_offset++) {
-		entry = node_slot(slot->node, xas.xa_offset);
+	for (index = slot->index; index <= last; index++) {
+		entry = node_slot(slot->node, index & XA_CHUNK_MASK);
 		if (entry)
-			xas_store(&xas, word_change(entry, clear, set));
+			page_store(slot->node, index & XA_CHUNK_MASK,
+				   word_change(entry, clear, set));
 	}
-	xas_unlock(&xas);
 	node_fold(slot, done);
 }
 

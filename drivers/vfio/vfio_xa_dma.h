@@ -43,6 +43,7 @@
 #define VFIO_XA_DMA_PFNMAP		BIT(5)	/* not pinned, not charged */
 #define VFIO_XA_DMA_PENDING		BIT(6)	/* reserved, not mapped yet */
 #define VFIO_XA_DMA_UNMAPPING		BIT(7)	/* on its way out: no new pins */
+#define VFIO_XA_DMA_CONTIG		BIT(8)	/* of a physically contiguous block */
 
 /* A word with one of these is never joined with an equal neighbour. */
 #define VFIO_XA_DMA_TRANSIENT		(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_UNMAPPING)

@@ -128,7 +128,7 @@ static unsigned long core_unmap(struct kunit *test, unsigned long first,
 
 	mutex_lock(&t->lock);
 	n = vfio_dma_unmap(&t->space, (dma_addr_t)first << PAGE_SHIFT, npages,
-			   pinned, pinned);
+			   pinned ? VFIO_DMA_PINNED | VFIO_DMA_DIRTY : 0);
 	vfio_dma_unmap_flush(&t->space);
 	mutex_unlock(&t->lock);
 	return n;
@@ -814,8 +814,9 @@ static void unmap_dirties(struct kunit *test)
 	for (i = 0; i < 2; i++)
 		ClearPageDirty(memory->pages[i]);
 	mutex_lock(&t->lock);
-	vfio_dma_unmap(&t->space, BASE << PAGE_SHIFT, 1, true, false);
-	vfio_dma_unmap(&t->space, (BASE + 1) << PAGE_SHIFT, 1, true, true);
+	vfio_dma_unmap(&t->space, BASE << PAGE_SHIFT, 1, VFIO_DMA_PINNED);
+	vfio_dma_unmap(&t->space, (BASE + 1) << PAGE_SHIFT, 1,
+		       VFIO_DMA_PINNED | VFIO_DMA_DIRTY);
 	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 2);
 	vfio_dma_unmap_flush(&t->space);
 	mutex_unlock(&t->lock);
@@ -825,11 +826,47 @@ static void unmap_dirties(struct kunit *test)
 	ClearPageDirty(memory->pages[1]);
 }
 
-/* A driver that does not do as it is told: the page could still be in use. */
+/* One look-up for each block that is known to be contiguous */
+static void unmap_contig(struct kunit *test)
+{
+	unsigned long n = MOCK_PMD_PAGES, first = 3, end = 2 * n + 5, i, nr_lookups;
+	struct mock_memory *memory = mock_memory_alloc(test, 3 * n, 9);
+	struct mock_domain *mock = core_test_domain(test, test->param_value);
+	struct core_test *t = test->priv;
+
+	KUNIT_ASSERT_EQ(test, VFIO_DMA_CONTIG, n);
+	swap(memory->pages[2 * n + 1], memory->pages[2 * n + 2]);
+	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
+	core_pin_map(test, memory, BASE, true);
+	core_cut(test, BASE + first, BASE + end);
+
+	mutex_lock(&t->lock);
+	nr_lookups = mock->nr_lookups;
+	KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, (BASE + first) << PAGE_SHIFT,
+					     2 * n - first, VFIO_DMA_PINNED | VFIO_DMA_IS_CONTIG),
+			2 * n - first);
+	KUNIT_EXPECT_LE(test, mock->nr_lookups - nr_lookups, 4);
+	KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, (BASE + 2 * n) << PAGE_SHIFT, 5,
+					     VFIO_DMA_PINNED), 5);
+	vfio_dma_unmap_flush(&t->space);
+	mutex_unlock(&t->lock);
+
+	for (i = 0; i < memory->npages; i++)
+		if (mock_pins(mock_memory_pfn(memory, i)) != (i < first || i >= end))
+			break;
+	KUNIT_EXPECT_EQ(test, i, memory->npages);
+	core_unmap(test, BASE, first, true);
+	core_unmap(test, BASE + end, memory->npages - end, true);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
+	core_expect(test, BASE, memory->npages, 0, 0);
+}
+
+/* A driver that does not do as it is told: the pages could still be in use. */
 static void unmap_short(struct kunit *test)
 {
 	struct mock_domain *mock = core_test_domain(test, &mock_kinds[0]);
 	struct mock_memory *memory = mock_memory_alloc(test, 4, 2);
+	struct core_test *t = test->priv;
 	unsigned long i;
 
 	/* Extents of one page */
@@ -837,15 +874,24 @@ static void unmap_short(struct kunit *test)
 	swap(memory->pages[2], memory->pages[3]);
 	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
 	core_pin_map(test, memory, BASE, false);
-	mock->fail_unmap = 2;
+	/* What is in the batch already, and what comes after, is not concerned. */
+	mutex_lock(&t->lock);
+	KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, BASE << PAGE_SHIFT, 1, VFIO_DMA_PINNED), 1);
+	mock->fail_unmap = 1;
 	kunit_warning_suppress(test) {
-		KUNIT_EXPECT_EQ(test, core_unmap(test, BASE, 4, true), 3);
+		KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, (BASE + 1) << PAGE_SHIFT, 2,
+						     VFIO_DMA_PINNED), 0);
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
 	}
+	KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, (BASE + 3) << PAGE_SHIFT, 1,
+					     VFIO_DMA_PINNED), 1);
+	vfio_dma_unmap_flush(&t->space);
+	mutex_unlock(&t->lock);
 	for (i = 0; i < 4; i++)
-		KUNIT_EXPECT_EQ(test, mock_pins(mock_memory_pfn(memory, i)), i == 1);
+		KUNIT_EXPECT_EQ(test, mock_pins(mock_memory_pfn(memory, i)), i == 1 || i == 2);
 	core_expect(test, BASE + 1, 1, mock_memory_pfn(memory, 1), RW);
-	KUNIT_EXPECT_EQ(test, core_unmap(test, BASE + 1, 1, true), 1);
+	core_expect(test, BASE + 2, 1, mock_memory_pfn(memory, 2), RW);
+	KUNIT_EXPECT_EQ(test, core_unmap(test, BASE + 1, 2, true), 2);
 	core_expect(test, BASE, 4, 0, 0);
 }
 
@@ -884,7 +930,7 @@ static void cut_lost(struct kunit *test)
 		mutex_lock(&t->lock);
 		KUNIT_EXPECT_TRUE(test, vfio_dma_domain_lookup(&t->domains[0],
 							       (dma_addr_t)BASE << PAGE_SHIFT,
-							       npages, &extent));
+							       npages, false, &extent));
 		KUNIT_EXPECT_EQ(test, extent.pfn, pfn);
 		KUNIT_EXPECT_EQ(test, extent.npages, npages);
 		mutex_unlock(&t->lock);
@@ -1193,6 +1239,7 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE(pin_mixed),
 	KUNIT_CASE_PARAM(unmap_batches, kind_gen_params),
 	KUNIT_CASE(unmap_dirties),
+	KUNIT_CASE_PARAM(unmap_contig, kind_gen_params),
 	KUNIT_CASE(unmap_short),
 	KUNIT_CASE(charge),
 	KUNIT_CASE(owner_moves),

@@ -108,6 +108,7 @@ struct mock_leaf {
  * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
  * @nr_map: map_pages() calls so far
  * @nr_sync: invalidations so far
+ * @nr_lookups: iova_to_phys() calls so far
  */
 struct mock_domain {
 	struct iommu_domain domain;
@@ -125,6 +126,7 @@ struct mock_domain {
 	unsigned long munmap;
 	unsigned long nr_map;
 	unsigned long nr_sync;
+	unsigned long nr_lookups;
 };
 
 /* One test runs at a time. */
@@ -374,6 +376,7 @@ static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 	unsigned long index = iova >> PAGE_SHIFT;
 	struct mock_leaf *leaf = mock_leaf_at(to_mock(domain), index);
 
+	to_mock(domain)->nr_lookups++;
 	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) : 0;
 }
 
@@ -554,22 +557,30 @@ static unsigned long mock_memory_pfn(const struct mock_memory *memory,
 	return page_to_pfn(memory->pages[i]);
 }
 
-/* Map a file in the test's own address space. */
-static unsigned long mock_map_file(struct kunit *test, const char *name,
-				   const struct file_operations *fops,
-				   void *data, unsigned long npages,
-				   unsigned long prot)
+/* Map a file in the test's own address space; @at an address, or anywhere. */
+static unsigned long mock_map_file_at(struct kunit *test, const char *name,
+				      const struct file_operations *fops,
+				      void *data, unsigned long npages,
+				      unsigned long prot, unsigned long at)
 {
 	struct file *file = anon_inode_getfile(name, fops, data, O_RDWR);
 	unsigned long vaddr;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
-	vaddr = kunit_vm_mmap(test, file, 0, npages << PAGE_SHIFT, prot,
-			      MAP_SHARED, 0);
+	vaddr = kunit_vm_mmap(test, file, at, npages << PAGE_SHIFT, prot,
+			      MAP_SHARED | (at ? MAP_FIXED : 0), 0);
 	fput(file);
 	KUNIT_ASSERT_NE(test, vaddr, 0);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
 	return vaddr;
+}
+
+static unsigned long mock_map_file(struct kunit *test, const char *name,
+				   const struct file_operations *fops,
+				   void *data, unsigned long npages,
+				   unsigned long prot)
+{
+	return mock_map_file_at(test, name, fops, data, npages, prot, 0);
 }
 
 /* Make the pages user memory of the test. */
@@ -578,6 +589,14 @@ static void mock_memory_map(struct kunit *test, struct mock_memory *memory,
 {
 	memory->vaddr = mock_map_file(test, "[mock memory]", &mock_memory_fops,
 				      memory, memory->npages, prot);
+}
+
+/* Have user memory consist of what is in @pages by now. */
+static void mock_memory_map_again(struct kunit *test, struct mock_memory *memory,
+				  unsigned long prot)
+{
+	mock_map_file_at(test, "[mock memory]", &mock_memory_fops, memory,
+			 memory->npages, prot, memory->vaddr);
 }
 
 /* How many pins there are on all of the pages together. */

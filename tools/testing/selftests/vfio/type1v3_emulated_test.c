@@ -808,7 +808,8 @@ FIXTURE(progress) {
 	long locked, pinned;
 };
 
-#define SLOW_PAGES	8UL
+/* More than are mapped in one go, so that the range is reserved meanwhile */
+#define SLOW_PAGES	16UL
 
 static void *map_thread(void *arg)
 {
