@@ -591,14 +591,6 @@ static void mock_memory_map(struct kunit *test, struct mock_memory *memory,
 				      memory, memory->npages, prot);
 }
 
-/* Have user memory consist of what is in @pages by now. */
-static void mock_memory_map_again(struct kunit *test, struct mock_memory *memory,
-				  unsigned long prot)
-{
-	mock_map_file_at(test, "[mock memory]", &mock_memory_fops, memory,
-			 memory->npages, prot, memory->vaddr);
-}
-
 /* How many pins there are on all of the pages together. */
 static unsigned long mock_memory_pins(const struct mock_memory *memory)
 {

@@ -702,6 +702,14 @@ static void detach_divided_word(struct kunit *test)
 	container_unmap_all(test);
 }
 
+/* Have user memory consist of what is in @pages by now. */
+static void mock_memory_map_again(struct kunit *test, struct mock_memory *memory,
+				  unsigned long prot)
+{
+	mock_map_file_at(test, "[mock memory]", &mock_memory_fops, memory,
+			 memory->npages, prot, memory->vaddr);
+}
+
 /*
  * What was one block when it was pinned need not be that when it is pinned anew,
  * for the next domain.
