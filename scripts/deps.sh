@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|deb|docs|test|test-all|bench
+# deps.sh demo|deb|test|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -38,13 +38,7 @@ deb="
 /usr/sbin/dkms			dkms
 /usr/bin/lintian		lintian
 "
-docs="
-/usr/bin/make			make
-/usr/bin/python3		python3
-/usr/bin/sphinx-build		python3-sphinx
-/usr/bin/dot			graphviz
-"
-test="$demo$deb$docs
+test="$demo
 /usr/bin/bc			bc
 /usr/bin/bison			bison
 /usr/bin/flex			flex
@@ -60,8 +54,6 @@ test="$demo$deb$docs
 /usr/bin/codespell		codespell
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
 "
-test_all="$test
-"
 bench="$test
 /usr/bin/gnuplot		gnuplot-nox
 /usr/sbin/mkfs.ext4		e2fsprogs
@@ -70,13 +62,11 @@ bench="$test
 case ${1:-} in
 demo) needs=$demo ;;
 deb) needs=$deb ;;
-docs) needs=$docs ;;
 test) needs=$test ;;
-test-all) needs=$test_all ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|deb|docs|test|test-all|bench" ;;
+*) die "usage: deps.sh demo|deb|test|bench" ;;
 esac
-[[ $1 =~ ^(deb|docs)$ ]] || [ "$(uname -m)" = x86_64 ] ||
+[ "$1" = deb ] || [ "$(uname -m)" = x86_64 ] ||
 	die "the virtual machines need an x86_64 host"
 missing=$(while read -r file package; do
 		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"

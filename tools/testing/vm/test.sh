@@ -3,8 +3,7 @@
 #
 # test.sh [STAGE...]
 #
-# Runs the stages of $stages, or those named (patterns: '*' is all of them, the
-# long ones included), and ends in one line
+# Runs all tests, or the stages named (patterns), and ends in one line
 #   N passed, N failed, N skipped
 # Two lanes run side by side, because a virtual machine keeps one core busy only.
 # What a stage prints is kept in the cache and shown when it fails.
@@ -14,13 +13,7 @@ set -euo pipefail
 VM=$TOP/tools/testing/vm
 logs=$CACHE/test-logs
 results=$logs/results
-
-# what "make test" runs, and what "make test-all" runs besides
-stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
-	selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
-	selftests-lean-virtio bench"
-long_stages=""
-if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
+only=("${@:-*}")
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
 
@@ -175,6 +168,10 @@ lane_stock() {
 	stage demo check "$VM/demo.sh"
 }
 
+all_stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
+	selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
+	selftests-lean-virtio bench"
+
 main() {
 	local name total
 
@@ -188,7 +185,7 @@ main() {
 	# shellcheck disable=SC2064  # these jobs
 	trap "kill $(jobs -p | tr '\n' ' ') 2>/dev/null; exit 130" INT TERM
 	wait
-	for name in $stages $long_stages; do
+	for name in $all_stages; do
 		! wanted "$name" || grep -q "^$name " "$results" || {
 			say "$name: did not come to an end"
 			echo "$name 0 1 0" >>"$results"
