@@ -3636,7 +3636,7 @@ static int vfio_type1v3_stat_show(struct seq_file *m, void *unused)
 		vfio_type1v3_show_groups(m, &container->emulated);
 	}
 
-	vfio_xa_dma_stats(&container->store, &stats);
+	vfio_xa_dma_get_stats(&container->store, &stats);
 	seq_printf(m, "mapped_pages %lu\n",
 		   vfio_xa_dma_npages(&container->store));
 	seq_printf(m, "pinned_pages %lu\n", vfio_type1v3_pinned(container));

@@ -1639,7 +1639,7 @@ bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_run_at, "VFIO_DMA");
 
 /**
- * vfio_xa_dma_stats() - Memory which a store takes, by kind
+ * vfio_xa_dma_get_stats() - Memory which a store takes, by kind
  * @store: the store
  * @stats: filled in
  *
@@ -1647,15 +1647,15 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_run_at, "VFIO_DMA");
  *
  * Context: Caller holds the lock of the store.
  */
-void vfio_xa_dma_stats(const struct vfio_xa_dma *store,
-		       struct vfio_xa_dma_stats *stats)
+void vfio_xa_dma_get_stats(const struct vfio_xa_dma *store,
+			   struct vfio_xa_dma_stats *stats)
 {
 	stats->nodes = store->nr_nodes;
 	stats->node_bytes = store->nr_nodes * NODE_BYTES;
 	stats->arrays = store->nr_arrays;
 	stats->array_bytes = store->array_bytes;
 }
-EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_stats, "VFIO_DMA");
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_get_stats, "VFIO_DMA");
 
 /**
  * vfio_xa_dma_footprint() - Memory which a store takes

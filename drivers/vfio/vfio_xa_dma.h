@@ -152,8 +152,8 @@ struct vfio_xa_dma_stats {
 	unsigned long array_bytes;
 };
 
-void vfio_xa_dma_stats(const struct vfio_xa_dma *store,
-		       struct vfio_xa_dma_stats *stats);
+void vfio_xa_dma_get_stats(const struct vfio_xa_dma *store,
+			   struct vfio_xa_dma_stats *stats);
 size_t vfio_xa_dma_footprint(struct vfio_xa_dma *store);
 int vfio_xa_dma_validate(struct vfio_xa_dma *store);
 

@@ -204,7 +204,7 @@ static int model_compare(struct model *m)
 
 	if (!model_expect(!vfio_xa_dma_validate(&m->store)))
 		return -EINVAL;
-	vfio_xa_dma_stats(&m->store, &stats);
+	vfio_xa_dma_get_stats(&m->store, &stats);
 	if (!model_expect(stats.node_bytes + stats.array_bytes ==
 			  vfio_xa_dma_footprint(&m->store)))
 		return -EINVAL;
