@@ -32,6 +32,10 @@ bench:
 	scripts/deps.sh bench
 	tools/testing/vm/bench.sh
 
+docs:
+	scripts/deps.sh docs
+	scripts/docs.sh
+
 lint:
 	scripts/deps.sh test
 	scripts/lint.sh
@@ -45,7 +49,8 @@ help:
 	@echo 'make demo               a guest reads its disk through type1v3'
 	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
+	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test bench lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test bench docs lint help

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|deb|test|bench
+# deps.sh demo|deb|docs|test|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -38,7 +38,14 @@ deb="
 /usr/sbin/dkms			dkms
 /usr/bin/lintian		lintian
 "
-test="$demo
+docs="
+/usr/bin/make			make
+/usr/bin/sphinx-build		python3-sphinx
+/usr/lib/python3/dist-packages/yaml	python3-yaml
+/usr/bin/xz			xz-utils
+/usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
+"
+test="$demo$docs
 /usr/bin/bc			bc
 /usr/bin/bison			bison
 /usr/bin/flex			flex
@@ -62,11 +69,12 @@ bench="$test
 case ${1:-} in
 demo) needs=$demo ;;
 deb) needs=$deb ;;
+docs) needs=$docs ;;
 test) needs=$test ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|deb|test|bench" ;;
+*) die "usage: deps.sh demo|deb|docs|test|bench" ;;
 esac
-[ "$1" = deb ] || [ "$(uname -m)" = x86_64 ] ||
+[ "$1" = deb ] || [ "$1" = docs ] || [ "$(uname -m)" = x86_64 ] ||
 	die "the virtual machines need an x86_64 host"
 missing=$(while read -r file package; do
 		[ -z "$file" ] || compgen -G "$file" >/dev/null || echo "$package"

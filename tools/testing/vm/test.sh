@@ -164,12 +164,13 @@ lane_newest() {
 lane_stock() {
 	stage build-stock check build_stock
 	stage check-ops check check_ops
+	stage docs check "$TOP/scripts/docs.sh"
 	run_selftests stock
 	stage demo check "$VM/demo.sh"
 }
 
 all_stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
-	selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
+	docs selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
 	selftests-lean-virtio bench"
 
 main() {
