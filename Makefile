@@ -28,6 +28,10 @@ test:
 	scripts/deps.sh test
 	tools/testing/vm/test.sh
 
+test-all:
+	scripts/deps.sh test-all
+	tools/testing/vm/test.sh '*'
+
 bench:
 	scripts/deps.sh bench
 	tools/testing/vm/bench.sh
@@ -48,9 +52,10 @@ help:
 	@echo 'make deb                Debian packages for DKMS and for programs, in dist/'
 	@echo 'make demo               a guest reads its disk through type1v3'
 	@echo 'make test               every test, in virtual machines; installs what it needs'
+	@echo 'make test-all           the same, and the tests that take long'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test bench docs lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all bench docs lint help

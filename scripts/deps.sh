@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|deb|docs|test|bench
+# deps.sh demo|deb|docs|test|test-all|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -61,6 +61,10 @@ test="$demo$docs
 /usr/bin/codespell		codespell
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
 "
+test_all="$test
+/usr/bin/dpdk-testpmd		dpdk-dev
+/usr/lib/*/librte_net_e1000.so.*	librte-net-e1000-23
+"
 bench="$test
 /usr/bin/gnuplot		gnuplot-nox
 /usr/sbin/mkfs.ext4		e2fsprogs
@@ -71,8 +75,9 @@ demo) needs=$demo ;;
 deb) needs=$deb ;;
 docs) needs=$docs ;;
 test) needs=$test ;;
+test-all) needs=$test_all ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|deb|docs|test|bench" ;;
+*) die "usage: deps.sh demo|deb|docs|test|test-all|bench" ;;
 esac
 [ "$1" = deb ] || [ "$1" = docs ] || [ "$(uname -m)" = x86_64 ] ||
 	die "the virtual machines need an x86_64 host"

@@ -15,6 +15,7 @@
 #           backend, seconds, map or unmap, IOVA (hexadecimal), bytes
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
+. "$(dirname "$0")/nested.sh"
 
 VM=$TOP/tools/testing/vm
 MIB=$((1 << 20))
@@ -30,60 +31,18 @@ while getopts 1r:h option; do
 done
 
 work=$(mktemp -d "$CACHE/demo.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-# The kernel inside a bzImage, as its header describes the place.
-unpack_kernel() { # BZIMAGE
-	local sectors offset length
-
-	sectors=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
-	offset=$(od -An -tu4 -j $((0x248)) -N 4 "$1")
-	length=$(od -An -tu4 -j $((0x24c)) -N 4 "$1")
-	offset=$(((sectors + 1) * 512 + offset))
-	# the last word is the unpacked size, no part of the compressed data
-	head -c "$((offset + length - 4))" "$1" | tail -c "+$((offset + 1))" | zstd -dqc
-}
-
-# The inner guest: the outer's kernel, and an initramfs with what it needs.
-make_inner() {
-	local out=$CACHE/stock root=$work/root release module i
-
-	release=$(cat "$out/release")
-	unpack_kernel "$out/vmlinuz" >"$work/vmlinux"
-	mkdir -p "$root"/{bin,dev,modules,proc,sys}
-	cp "$("$TOP/scripts/fetch.sh" busybox)" "$root/bin/busybox"
-	# no more names than that: making them takes seconds in there
-	for i in cat insmod mount poweroff readlink sleep stty; do
-		ln -s busybox "$root/bin/$i"
-	done
-	i=10
-	gcc -Wall -Wextra -O2 -static -o "$root/bin/demo-io" "$VM/demo-io.c"
-	install -m 755 "$VM/demo-init" "$root/init"
-	while read -r module; do
-		i=$((i + 1))
-		xz -dcf "$module" >"$root/modules/$i.ko"
-		# smaller, and without a signature to be checked
-		strip --strip-debug --remove-section=.BTF "$root/modules/$i.ko"
-	done < <(for module in virtio_iommu nvme; do
-			modprobe -d "$out" -S "$release" --show-depends "$module"
-		 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
-	(cd "$root" && find . | cpio -o -H newc --quiet) >"$work/inner.cpio"
-}
-
-# With the guest's own program: a cryptographic sum would take it minutes.
-sum_of() { "$work/root/bin/demo-io" sum "$1" 0 "$disk_bytes"; }
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 
 # What was measured of backend $1 under the name $2.
 result() { awk -v b="$1" -v n="$2" '$1 == "result" && $2 == b && $3 == n { print $4 }' "$work/output"; }
 
 say "preparing the stock kernel with the modules"
 "$VM/kernel.sh" stock >/dev/null
-say "preparing the inner guest and $((disk_bytes / MIB)) MiB disks of random data"
-make_inner
-head -c "$disk_bytes" /dev/urandom >"$work/data"
-cp "$work/data" "$work/expected"
-dd if="$work/data" of="$work/expected" conv=notrunc status=none bs=$MIB \
-	skip=$((copy_from / MIB)) seek=$((copy_to / MIB)) count=$((copy_bytes / MIB))
+say "preparing $((disk_bytes / MIB)) MiB disks of random data"
+make_disk "$work/data" $disk_bytes $copy_from $copy_to $copy_bytes
+say "booting the inner guest, whose state the outer VM gets"
+make_inner "$work"
+boot_inner "$work" viommu
 arguments=() disks=() slot=10
 for backend in "${backends[@]}"; do
 	cp "$work/data" "$work/$backend.img"
@@ -134,8 +93,8 @@ judged() { # TEXT CHECK: ok or not, for every backend
 	echo
 }
 
-read_ok() { [ "$(result "$1" checksum)" = "$(sum_of "$work/data")" ]; }
-write_ok() { cmp -s "$work/$1.img" "$work/expected"; }
+read_ok() { [ "$(result "$1" checksum)" = "$(sum_of "$work" "$work/data")" ]; }
+write_ok() { cmp -s "$work/$1.img" "$work/data.expected"; }
 # every page of the disk a map of its own, and none of them forgotten
 strict() { [ "$(result "$1" maps)" -ge $((disk_bytes / 4096)) ] && [ "$(result "$1" left)" = 0 ]; }
 per_page() {

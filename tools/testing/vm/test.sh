@@ -3,7 +3,8 @@
 #
 # test.sh [STAGE...]
 #
-# Runs all tests, or the stages named (patterns), and ends in one line
+# Runs the stages of $stages, or those named (patterns: '*' is all of them, the
+# long ones included), and ends in one line
 #   N passed, N failed, N skipped
 # Two lanes run side by side, because a virtual machine keeps one core busy only.
 # What a stage prints is kept in the cache and shown when it fails.
@@ -13,7 +14,13 @@ set -euo pipefail
 VM=$TOP/tools/testing/vm
 logs=$CACHE/test-logs
 results=$logs/results
-only=("${@:-*}")
+
+# what "make test" runs, and what "make test-all" runs besides
+stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
+	docs selftests-stock-vtd selftests-stock-virtio demo clients kunit selftests-lean-vtd
+	selftests-lean-virtio bench"
+long_stages="clients-long clients-dpdk"
+if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
 
@@ -167,11 +174,10 @@ lane_stock() {
 	stage docs check "$TOP/scripts/docs.sh"
 	run_selftests stock
 	stage demo check "$VM/demo.sh"
+	stage clients tap "$VM/clients.sh"
+	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu
+	stage clients-dpdk tap "$VM/clients-dpdk.sh"
 }
-
-all_stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
-	docs selftests-stock-vtd selftests-stock-virtio demo kunit selftests-lean-vtd
-	selftests-lean-virtio bench"
 
 main() {
 	local name total
@@ -186,7 +192,7 @@ main() {
 	# shellcheck disable=SC2064  # these jobs
 	trap "kill $(jobs -p | tr '\n' ' ') 2>/dev/null; exit 130" INT TERM
 	wait
-	for name in $all_stages; do
+	for name in $stages $long_stages; do
 		! wanted "$name" || grep -q "^$name " "$results" || {
 			say "$name: did not come to an end"
 			echo "$name 0 1 0" >>"$results"

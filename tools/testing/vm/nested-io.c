@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * demo-io sum FILE OFFSET BYTES		print a checksum
- * demo-io copy FILE OFFSET BYTES TO		copy to another offset
+ * nested-io sum FILE OFFSET BYTES [NODE]	print a checksum
+ * nested-io copy FILE OFFSET BYTES TO [NODE]	copy to another offset
  *
  * On a block device past the page cache, as dd with iflag=direct does, but
  * through a buffer whose neighbouring pages are no neighbours in memory. That
@@ -18,13 +18,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#include <linux/mempolicy.h>
 
 #define PAGE_BYTES	4096UL
 #define BUFFER_BYTES	(16UL << 20)
 
-static char *scattered_buffer(void)
+static char *scattered_buffer(const char *node)
 {
+	unsigned long nodes = node ? 1UL << atoi(node) : 0;
 	size_t npages = BUFFER_BYTES / PAGE_BYTES, i;
 	char *buffer;
 
@@ -32,6 +35,9 @@ static char *scattered_buffer(void)
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buffer == MAP_FAILED)
 		err(1, "mmap");
+	if (node && syscall(SYS_mbind, buffer, BUFFER_BYTES, MPOL_BIND, &nodes,
+			    8 * sizeof(nodes), 0))
+		err(1, "mbind to node %s", node);
 	madvise(buffer, BUFFER_BYTES, MADV_NOHUGEPAGE);
 	/* memory comes in the order of the first touches: an odd stride */
 	for (i = 0; i < npages; i++)
@@ -58,9 +64,9 @@ int main(int argc, char **argv)
 	char *buffer;
 	int fd, copy;
 
-	copy = argc == 6 && !strcmp(argv[1], "copy");
-	if (!copy && (argc != 5 || strcmp(argv[1], "sum")))
-		errx(1, "usage: demo-io sum FILE OFFSET BYTES | copy FILE OFFSET BYTES TO");
+	copy = argc > 1 && !strcmp(argv[1], "copy");
+	if (argc < 5 + copy || argc > 6 + copy || (!copy && strcmp(argv[1], "sum")))
+		errx(1, "usage: nested-io sum|copy FILE OFFSET BYTES [TO] [NODE]");
 	from = strtoll(argv[3], NULL, 0);
 	bytes = strtoull(argv[4], NULL, 0);
 	if (copy)
@@ -70,7 +76,7 @@ int main(int argc, char **argv)
 	fd = open(argv[2], (copy ? O_RDWR : O_RDONLY) | (S_ISBLK(st.st_mode) ? O_DIRECT : 0));
 	if (fd < 0)
 		err(1, "%s", argv[2]);
-	buffer = scattered_buffer();
+	buffer = scattered_buffer(argc > 5 + copy ? argv[5 + copy] : NULL);
 
 	for (; bytes; bytes -= chunk, from += chunk, to += chunk) {
 		chunk = bytes < BUFFER_BYTES ? bytes : BUFFER_BYTES;
