@@ -32,6 +32,12 @@ test-all:
 	scripts/deps.sh test-all
 	tools/testing/vm/test.sh '*'
 
+RACE_SECONDS ?= 60
+races:
+	scripts/deps.sh test
+	TYPE1V3_SECONDS=$(RACE_SECONDS) tools/testing/vm/selftests.sh -c 2 -t 3600 lean vtd \
+		type1v3_race_test type1v3_stream_test
+
 bench:
 	scripts/deps.sh bench
 	tools/testing/vm/bench.sh
@@ -53,9 +59,10 @@ help:
 	@echo 'make demo               a guest reads its disk through type1v3'
 	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make test-all           the same, and the tests that take long'
+	@echo 'make races [RACE_SECONDS=...]  all calls at once, and a device that never stops'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test test-all bench docs lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all races bench docs lint help

@@ -25,7 +25,7 @@ tests=("$@")
 [ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_many_test
 	type1v3_dma_test type1v3_cut_test type1v3_batch_test type1v3_emulated_test
 	type1v3_dirty_test type1v3_vaddr_test type1v3_trace_test type1v3_compare_test
-	type1v3_stream_test)
+	type1v3_stream_test type1v3_race_test)
 
 die() {
 	echo "Bail out! $*"
