@@ -25,8 +25,6 @@ FIXTURE(limits) {
 	long locked, pinned;
 };
 
-typedef FIXTURE_DATA(limits) limits_data;
-
 FIXTURE_VARIANT(limits) {
 	unsigned long type;
 };
@@ -273,7 +271,7 @@ TEST_F(limits, dma_avail)
 #define NR_FILLERS	4
 
 struct filler {
-	limits_data *self;
+	FIXTURE_DATA(limits) * self;
 	pthread_t thread;
 	__u64 iova;
 	long held, refused;
@@ -328,7 +326,7 @@ static void *churn(void *arg)
 }
 
 /* Returns the sum of what they hold. */
-static long run_fillers(struct __test_metadata *_metadata, limits_data *self,
+static long run_fillers(struct __test_metadata *_metadata, FIXTURE_DATA(limits) * self,
 			struct filler *f, void *(*function)(void *), long limit)
 {
 	long held = 0;
@@ -392,15 +390,13 @@ FIXTURE(memcg) {
 	struct mem mem;
 	char dir[64];
 	/* with the process in the cgroup, for which a pipe is too much memory */
-	volatile struct {
+	struct {
 		bool done, go;
 		int ret;
 		long mapped;
 	} *shared;
 	pid_t pid;
 };
-
-typedef FIXTURE_DATA(memcg) memcg_data;
 
 FIXTURE_VARIANT(memcg) {
 	bool nvme;
@@ -410,10 +406,10 @@ FIXTURE_VARIANT_ADD(memcg, emulated) { false };
 FIXTURE_VARIANT_ADD(memcg, nvme) { true };
 
 #define MEMCG_MAX	(4 * MIB)
-#define MEMCG_PAGES	(1L << 20)
+#define MEMCG_PAGES	(4 * GIB / PAGE)
 #define MEMCG_STRIDE	(2 * MIB)
 
-static int memcg_write(memcg_data *self, const char *name, const char *value)
+static int memcg_write(FIXTURE_DATA(memcg) * self, const char *name, const char *value)
 {
 	char path[128];
 
@@ -422,7 +418,7 @@ static int memcg_write(memcg_data *self, const char *name, const char *value)
 }
 
 /* One number of a file: the one that follows @key, or the first */
-static long memcg_read(memcg_data *self, const char *name, const char *key)
+static long memcg_read(FIXTURE_DATA(memcg) * self, const char *name, const char *key)
 {
 	char path[128], line[256];
 	long value = -1;
@@ -464,7 +460,7 @@ FIXTURE_SETUP(memcg)
 	self->shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
-	memset((void *)self->shared, 0, PAGE);
+	memset(self->shared, 0, PAGE);
 }
 
 FIXTURE_TEARDOWN(memcg)
@@ -476,7 +472,7 @@ FIXTURE_TEARDOWN(memcg)
 }
 
 /* In the cgroup, where each new page of the process's own could be one too many */
-static void map_until_full(memcg_data *self)
+static void map_until_full(FIXTURE_DATA(memcg) * self)
 {
 	long n;
 	int ret = 0;
@@ -486,8 +482,8 @@ static void map_until_full(memcg_data *self)
 			      self->mem.va + n % 512 * PAGE, PAGE, RW);
 	self->shared->ret = ret;
 	self->shared->mapped = n - !!ret;
-	self->shared->done = true;
-	while (!self->shared->go)
+	__atomic_store_n(&self->shared->done, true, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&self->shared->go, __ATOMIC_ACQUIRE))
 		usleep(1000);
 	/* and there is room again */
 	_exit(dma_map(&self->c, OTHER_IOVA, self->mem.va, PAGE, RW) ? 1 : 0);
@@ -510,7 +506,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 			map_until_full(self);
 		_exit(3);
 	}
-	while (!self->shared->done)
+	while (!__atomic_load_n(&self->shared->done, __ATOMIC_ACQUIRE))
 		ASSERT_EQ(0, waitpid(self->pid, &status, WNOHANG))
 			TH_LOG("the process that maps did not survive");
 	EXPECT_EQ(-ENOMEM, self->shared->ret);
@@ -529,7 +525,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 	ASSERT_EQ(0, container_info(c, &info));
 	EXPECT_EQ(0, info.own.store_bytes);
 	slab_drain();
-	self->shared->go = true;
+	__atomic_store_n(&self->shared->go, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(PAGE, dma_unmap_all(c));
@@ -559,14 +555,12 @@ FIXTURE(killed) {
 	int ret;
 };
 
-typedef FIXTURE_DATA(killed) killed_data;
-
 /* All of it is one piece of memory again and again, in superpages if possible. */
 #define KILLED_BYTES	(4 * GIB)
 
 static void *hold_mutex(void *arg)
 {
-	killed_data *self = arg;
+	FIXTURE_DATA(killed) * self = arg;
 
 	self->ret = dirty_bitmap(&self->c, TEST_IOVA, PAGE, PAGE, self->bitmap,
 				 sizeof(__u64));
@@ -628,8 +622,8 @@ static bool is_blocked(pid_t pid)
 }
 
 /* Another process makes the call, and is killed before that can begin. */
-static void kill_in_call(struct __test_metadata *_metadata, killed_data *self,
-			 void (*call)(killed_data *self))
+static void kill_in_call(struct __test_metadata *_metadata, FIXTURE_DATA(killed) * self,
+			 void (*call)(FIXTURE_DATA(killed) * self))
 {
 	struct uffdio_zeropage zero = {
 		.range.start = (uintptr_t)self->bitmap,
@@ -654,7 +648,7 @@ static void kill_in_call(struct __test_metadata *_metadata, killed_data *self,
 	EXPECT_TRUE(WIFSIGNALED(status));
 }
 
-static void expect_mapped(struct __test_metadata *_metadata, killed_data *self,
+static void expect_mapped(struct __test_metadata *_metadata, FIXTURE_DATA(killed) * self,
 			  __u64 bytes)
 {
 	struct container_info info;
@@ -664,7 +658,7 @@ static void expect_mapped(struct __test_metadata *_metadata, killed_data *self,
 	EXPECT_EQ(bytes, dma_unmap_all(&self->c));
 }
 
-static void call_unmap_all(killed_data *self)
+static void call_unmap_all(FIXTURE_DATA(killed) * self)
 {
 	dma_unmap_all(&self->c);
 }
@@ -675,7 +669,7 @@ TEST_F_TIMEOUT(killed, unmap_all, 120)
 	expect_mapped(_metadata, self, KILLED_BYTES - GIB);
 }
 
-static void call_unmap_range(killed_data *self)
+static void call_unmap_range(FIXTURE_DATA(killed) * self)
 {
 	dma_unmap(&self->c, TEST_IOVA + MIB, KILLED_BYTES - MIB);
 }

@@ -19,8 +19,6 @@ FIXTURE(many) {
 	struct vfio_iommu_type1v3_batch_entry e[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
 };
 
-typedef FIXTURE_DATA(many) many_data;
-
 FIXTURE_VARIANT(many) {
 	bool nvme;
 };
@@ -34,7 +32,7 @@ static __u64 many_iova(long page)
 	return TEST_IOVA + 2 * page * PAGE;
 }
 
-static void many_map(struct __test_metadata *_metadata, many_data *self)
+static void many_map(struct __test_metadata *_metadata, FIXTURE_DATA(many) * self)
 {
 	struct vfio_iommu_type1v3_batch batch = {
 		.argsz = sizeof(batch),
