@@ -49,6 +49,7 @@ docs:
 lint:
 	scripts/deps.sh test
 	scripts/lint.sh
+	tools/testing/vm/test.sh in-tree-m
 
 help:
 	@echo 'make [KDIR=...]         build the modules (default: for the running kernel)'
@@ -62,7 +63,7 @@ help:
 	@echo 'make races [RACE_SECONDS=...]  all calls at once, and a device that never stops'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
-	@echo 'make lint               checkpatch, sparse, shellcheck, kernel-doc, codespell'
+	@echo 'make lint               checkpatch, sparse, W=1, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
 .PHONY: modules modules_install clean in-tree patches deb demo test test-all races bench docs lint help

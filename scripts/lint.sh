@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# lint.sh: everything that can be said about the sources without running them.
-# Sparse and W=1 are part of the builds inside a kernel tree.
+# lint.sh: what can be said about the sources without building them. 'make lint'
+# also builds them inside a kernel tree with W=1 and sparse (test.sh, in-tree-m).
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -43,9 +43,65 @@ named_tests() {
 }
 check 'tests named in the comparison' named_tests
 
-# What it must not judge: compat/ is there to ask for versions; the user space of
-# the tests has devices' registers, a fuzzer's names, and stands in for kernel
-# headers.
+# what README.md says of the cost is what bench.sh holds the code against
+# shellcheck disable=SC2317  # check() calls it
+figures() {
+	awk -F '|' '
+		BEGIN {
+			of["map / unmap one 4 KiB page, linear"] = "linear"
+			of["the same, every page different"] = "different"
+			of["one page in 64"] = "1-in-64"
+			of["batches of 256 entries, linear"] = "linear-batch-256"
+			of["batches of 256 entries, every page different"] = "different-batch-256"
+			of["64 MiB in one ioctl, 4 KiB pages"] = "64M-small"
+			of["64 MiB in one ioctl, THP"] = "64M-huge"
+			of["one page, when 16 k are mapped"] = "filled-16k"
+		}
+		function compare(name, measure, n, base,	expected) {
+			expected = reference[name "," measure] * base
+			if (n > expected * 1.1 + 1 || n < expected * 0.9 - 1) {
+				printf "README.md: %s, %s: %d, but the reference says %d\n",
+				       name, measure, n, expected
+				wrong = 1
+			}
+		}
+		NR == FNR {
+			split($0, field, ",")
+			reference[field[1] "," field[2]] = field[3]
+			next
+		}
+		{
+			row = $2
+			gsub(/^ +| +$/, "", row)
+			if (!(row in of))
+				next
+			name = of[row]
+			gsub(/,/, "", $3)
+			gsub(/,/, "", $5)
+			split($3, type1v2, "/")
+			split($5, type1v3, "/")
+			# a batch is compared with single pages
+			if (sub(/-batch.*/, "", name))
+				split(alone[name], type1v2, "/")
+			else
+				alone[name] = $3
+			name = of[row]
+			compare(name, "map", type1v3[1], type1v2[1])
+			compare(name, "unmap", type1v3[2], type1v2[2])
+			delete of[row]
+		}
+		END {
+			for (name in of) {
+				print "README.md has no row: " name
+				wrong = 1
+			}
+			exit wrong
+		}' tools/testing/vm/bench-reference.csv README.md
+}
+check 'figures of README.md' figures
+
+# What it must not judge: compat/ is there to ask for versions; what is compiled in
+# user space has a fuzzer's names, and stands in for kernel headers.
 # shellcheck disable=SC2317  # check() calls it
 checkpatch() { # IGNORED FILES...
 	local ignored=$1 status=0
@@ -56,13 +112,13 @@ checkpatch() { # IGNORED FILES...
 	rm -f .checkpatch-camelcase.*
 	return "$status"
 }
-mapfile -t strict < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include)/')
-mapfile -t tests < <(printf '%s\n' "${code[@]}" | grep -E '^tools/')
-check 'checkpatch drivers include' checkpatch FILE_PATH_CHANGES "${strict[@]}"
+mapfile -t strict < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include|tools/testing/selftests)/')
+mapfile -t tests < <(printf '%s\n' "${code[@]}" | grep -vE '^(drivers|include|compat|tools/testing/selftests)/')
+check 'checkpatch drivers include selftests' checkpatch FILE_PATH_CHANGES "${strict[@]}"
 check 'checkpatch compat' checkpatch \
 	LINUX_VERSION_CODE,CONSTANT_COMPARISON,MACRO_ARG_REUSE,MACRO_ARG_UNUSED \
 	compat/compat.h compat/include/vfio.h
-check 'checkpatch tools' checkpatch \
-	VOLATILE,CAMELCASE,NEW_TYPEDEFS,EXPORT_SYMBOL,MACRO_ARG_REUSE,MACRO_ARG_UNUSED,BIT_MACRO \
+check 'checkpatch of other tools' checkpatch \
+	CAMELCASE,NEW_TYPEDEFS,EXPORT_SYMBOL,MACRO_ARG_UNUSED,BIT_MACRO \
 	"${tests[@]}"
 exit $failed
