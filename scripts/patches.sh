@@ -7,7 +7,7 @@
 # sources into the kernel that TREE has. Each scripts/patches/NN-*.msg is a patch:
 # the files that it adds, of those that in-tree.sh knows, and its message. What
 # they need in Kconfig, Makefiles, indexes of documents and MAINTAINERS comes with
-# them. Author and sign-off are those of whoever runs this.
+# them. Author and sign-off are those of whoever runs this, as git knows them.
 #
 # --check also applies the series and looks whether the sources come out of it,
 # has checkpatch judge each patch, and builds drivers/vfio after each with W=1;
@@ -20,7 +20,8 @@ case ${1:-} in --check*) check=$1; shift ;; esac
 tree=$(cd "${1:?usage: patches.sh [--check | --check-text] TREE [DIR]}" && pwd -P)
 mkdir -p "${2:-$TOP/patches}"
 out=$(cd "${2:-$TOP/patches}" && pwd)
-name=$(git config user.name || true) email=$(git config user.email || true)
+name=${GIT_AUTHOR_NAME:-$(git config user.name || true)}
+email=${GIT_AUTHOR_EMAIL:-$(git config user.email || true)}
 if [ -z "$name" ] || [ -z "$email" ]; then
 	die "git config has no user.name or user.email: who signs this off?"
 fi
@@ -165,17 +166,24 @@ write_series() {
 # --- whether it is any good -----------------------------------------------------
 
 # Our files in the series are the sources, and nothing else changed.
-check_result() {
-	local file
+check_result() { # TREE
+	local file dir=drivers/vfio
 
-	for file in $(scripts/in-tree.sh -l | awk '$1 == $2 { print $1 }'); do
+	scripts/in-tree.sh -l | awk '$1 == $2 { print $1 }' | sort >"$work/ours"
+	diff -u "$work/ours" <(git -C "$1" diff --name-only --diff-filter=A "$first" | sort) || return 1
+	diff -u <(printf '%s\n' "${changed[@]}" | sort) \
+		<(git -C "$1" diff --name-only --diff-filter=a "$first" | sort) || return 1
+	while read -r file; do
 		# a Makefile of ours is written anew, without comments
 		case $file in
 		*/Makefile) diff -u <(grep '^[^#]' "$file") <(grep '^[^#]' "$1/$file") || return 1 ;;
 		*) cmp "$file" "$1/$file" || return 1 ;;
 		esac
-	done
-	diff -u <(sed -n '/^config/,$p' Kconfig) <(sed -n '/^config VFIO_DMA_CORE/,$p' "$1/drivers/vfio/Kconfig") ||
+	done <"$work/ours"
+	# what is said there in files of their own, the kernel's files say at their ends
+	diff -u <(sed -n '/^config/,$p' Kconfig) <(sed -n '/^config VFIO_DMA_CORE/,$p' "$1/$dir/Kconfig") ||
+		return 1
+	diff -u <(grep '^[^#]' $dir/Makefile) <(sed "1,$(wc -l <"$base/$dir/Makefile")d; /^$/d" "$1/$dir/Makefile") ||
 		return 1
 	! diff -r -x .git "$base" "$1" | grep '^<'
 }
