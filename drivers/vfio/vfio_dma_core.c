@@ -711,9 +711,6 @@ static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
 	unsigned long pgsizes;
 	size_t small, second;
 
-	if (size == PAGE_SIZE)
-		return size;
-
 	pgsizes = vfio_dma_domain_pgsizes(domain);
 	small = pgsizes & -pgsizes;
 	second = vfio_dma_superpage(domain);
@@ -733,9 +730,10 @@ static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
 	return min(size, second - ((iova - small) & (second - 1)));
 }
 
-static int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
-				 dma_addr_t iova, phys_addr_t phys, size_t size,
-				 int prot, bool big, gfp_t gfp)
+static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
+					      dma_addr_t iova, phys_addr_t phys,
+					      size_t size, int prot, bool big,
+					      gfp_t gfp)
 {
 	size_t done = 0, call;
 	int ret;
@@ -757,6 +755,19 @@ err_unmap:
 	if (done)
 		iommu_unmap(domain->domain, iova, done);
 	return ret;
+}
+
+static inline int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
+					dma_addr_t iova, phys_addr_t phys,
+					size_t size, int prot, bool big,
+					gfp_t gfp)
+{
+	/* The rule where pages are mapped one by one */
+	if (size == PAGE_SIZE)
+		return iommu_map(domain->domain, iova, phys, size,
+				 prot | IOMMU_CACHE, gfp);
+	return vfio_dma_domain_map_parts(domain, iova, phys, size, prot, big,
+					 gfp);
 }
 
 /**
@@ -799,6 +810,30 @@ void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_unmap, "VFIO_DMA");
 
+static __always_inline int
+__vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
+	       const struct vfio_dma_extent *extent, int prot, bool big)
+{
+	struct vfio_dma_domain *domain;
+	int ret;
+
+	lockdep_assert_held(space->lock);
+
+	list_for_each_entry(domain, &space->domains, next) {
+		ret = __vfio_dma_domain_map(domain, iova, PFN_PHYS(extent->pfn),
+					    extent->npages << PAGE_SHIFT, prot,
+					    big, VFIO_DMA_GFP);
+		if (ret)
+			goto err_unmap;
+	}
+	return 0;
+
+err_unmap:
+	list_for_each_entry_continue_reverse(domain, &space->domains, next)
+		vfio_dma_domain_unmap(domain, iova, extent->npages);
+	return ret;
+}
+
 /**
  * vfio_dma_map() - map an extent in every domain of a space
  * @space: the space, which has a domain
@@ -813,22 +848,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_unmap, "VFIO_DMA");
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big)
 {
-	struct vfio_dma_domain *domain;
-	int ret;
-
-	lockdep_assert_held(space->lock);
-
-	list_for_each_entry(domain, &space->domains, next) {
-		ret = vfio_dma_domain_map(domain, iova, extent, prot, big);
-		if (ret)
-			goto err_unmap;
-	}
-	return 0;
-
-err_unmap:
-	list_for_each_entry_continue_reverse(domain, &space->domains, next)
-		vfio_dma_domain_unmap(domain, iova, extent->npages);
-	return ret;
+	return __vfio_dma_map(space, iova, extent, prot, big);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map, "VFIO_DMA");
 
@@ -855,8 +875,8 @@ int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
 
 	for (done = 0; done < npages; done += extent.npages) {
 		vfio_dma_first_extent(pages + done, npages - done, &extent);
-		ret = vfio_dma_map(space, iova + ((size_t)done << PAGE_SHIFT),
-				   &extent, prot, big);
+		ret = __vfio_dma_map(space, iova + ((size_t)done << PAGE_SHIFT),
+				     &extent, prot, big);
 		if (ret)
 			goto err_unmap;
 	}
@@ -903,6 +923,37 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
 	return lost->extent.pfn + ((iova - lost->iova) >> PAGE_SHIFT);
 }
 
+/* How many of the @npages pages from @iova on continue @pfn, the first */
+static noinline unsigned long
+vfio_dma_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
+		      unsigned long npages, unsigned long step,
+		      unsigned long pfn)
+{
+	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1));
+
+	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX &&
+	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == pfn + n) {
+		n += step;
+		if (!(n % 4096))
+			cond_resched();
+	}
+	return min(n, npages);
+}
+
+/* The contiguous ones of @npages pages that are mapped from @iova on, or 0 */
+static inline unsigned long
+__vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
+			 unsigned long npages, bool contig, unsigned long *pfn)
+{
+	*pfn = vfio_dma_pfn(domain, iova);
+	if (!*pfn)
+		return 0;
+	if (npages == 1)
+		return 1;
+	return vfio_dma_count_contig(domain, iova, npages,
+				     contig ? VFIO_DMA_CONTIG : 1, *pfn);
+}
+
 /**
  * vfio_dma_domain_lookup() - what an address translates to
  * @domain: the domain
@@ -920,62 +971,60 @@ bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
 			    unsigned long npages, bool contig,
 			    struct vfio_dma_extent *extent)
 {
-	unsigned long pfn = vfio_dma_pfn(domain, iova);
-	unsigned long step = contig ? VFIO_DMA_CONTIG : 1;
-	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1));
-
-	if (!pfn)
-		return false;
-
-	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX &&
-	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == pfn + n) {
-		n += step;
-		if (!(n % 4096))
-			cond_resched();
-	}
-	extent->pfn = pfn;
-	extent->npages = min(n, npages);
+	extent->npages = __vfio_dma_domain_lookup(domain, iova, npages, contig,
+						  &extent->pfn);
 	extent->pfnmap = false;
-	return true;
+	return extent->npages;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_lookup, "VFIO_DMA");
 
-/* Unmap without synchronising; what is lost already cannot be unmapped. */
-static bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
-				       dma_addr_t iova, unsigned long npages)
+static inline bool __vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
+						dma_addr_t iova, size_t size)
+{
+	size_t unmapped;
+
+	domain->unsynced = true;
+	unmapped = iommu_unmap_fast(domain->domain, iova, size, &domain->gather);
+	/* Whatever it did, its pages are not safe to release. */
+	return !WARN_ONCE(unmapped != size,
+			  "vfio_dma: unmapped %zu bytes instead of %zu\n",
+			  unmapped, size);
+}
+
+/* What is lost already cannot be unmapped. */
+static noinline bool vfio_dma_domain_unmap_rest(struct vfio_dma_domain *domain,
+						dma_addr_t iova,
+						unsigned long npages)
 {
 	struct vfio_dma_lost *lost;
 	unsigned long n, skip;
-	size_t size, unmapped;
 
-	while (npages) {
+	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		n = npages;
 		skip = 0;
-		if (unlikely(!list_empty(&domain->lost))) {
-			lost = vfio_dma_find_lost(domain, iova, npages);
-			if (lost && lost->iova > iova) {
-				n = (lost->iova - iova) >> PAGE_SHIFT;
-			} else if (lost) {
-				skip = lost->extent.npages -
-				       ((iova - lost->iova) >> PAGE_SHIFT);
-				n = min(skip, npages);
-			}
+		lost = vfio_dma_find_lost(domain, iova, npages);
+		if (lost && lost->iova > iova) {
+			n = (lost->iova - iova) >> PAGE_SHIFT;
+		} else if (lost) {
+			skip = lost->extent.npages -
+			       ((iova - lost->iova) >> PAGE_SHIFT);
+			n = min(skip, npages);
 		}
-		size = n << PAGE_SHIFT;
-		if (!skip) {
-			domain->unsynced = true;
-			unmapped = iommu_unmap_fast(domain->domain, iova, size,
-						    &domain->gather);
-			/* Whatever it did, its pages are not safe to release. */
-			if (WARN_ONCE(unmapped != size,
-				      "vfio_dma: unmapped %zu bytes instead of %zu\n",
-				      unmapped, size))
-				return false;
-		}
-		iova += size;
-		npages -= n;
+		if (!skip && !__vfio_dma_domain_unmap_fast(domain, iova,
+							   n << PAGE_SHIFT))
+			return false;
 	}
 	return true;
+}
+
+/* Unmap without synchronising. */
+static inline bool vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
+					      dma_addr_t iova,
+					      unsigned long npages)
+{
+	if (unlikely(!list_empty(&domain->lost)))
+		return vfio_dma_domain_unmap_rest(domain, iova, npages);
+	return __vfio_dma_domain_unmap_fast(domain, iova, npages << PAGE_SHIFT);
 }
 
 /*
@@ -987,19 +1036,18 @@ static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
 					 unsigned int flags)
 {
 	unsigned long dirty = flags & VFIO_DMA_DIRTY ? VFIO_DMA_BATCH_DIRTY : 0;
-	struct vfio_dma_extent extent;
 	struct vfio_dma_domain *first;
-	unsigned long n = 0;
+	unsigned long n = 0, more;
 
 	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	while (n < npages && space->nr_batch < VFIO_DMA_BATCH_EXTENTS) {
-		if (!vfio_dma_domain_lookup(first, iova + (n << PAGE_SHIFT),
-					    npages - n,
-					    flags & VFIO_DMA_IS_CONTIG, &extent))
+		more = __vfio_dma_domain_lookup(first, iova + (n << PAGE_SHIFT),
+				npages - n, flags & VFIO_DMA_IS_CONTIG,
+				&space->batch[space->nr_batch].pfn);
+		if (!more)
 			break;
-		space->batch[space->nr_batch].pfn = extent.pfn;
-		space->batch[space->nr_batch++].npages = extent.npages | dirty;
-		n += extent.npages;
+		space->batch[space->nr_batch++].npages = more | dirty;
+		n += more;
 	}
 	return n;
 }

@@ -116,7 +116,7 @@ struct vfio_type1v3_domain {
 
 /**
  * struct vfio_type1v3_map - a VFIO_IOMMU_MAP_DMA that has not finished
- * @next: in &vfio_type1v3.maps; as long as it is there the owner stays
+ * @next: in &vfio_type1v3.maps
  * @first: first IOVA page
  * @mapped: pages from @first on that are pinned and in the IO page tables
  * @lost: what had been mapped went with the last domain
@@ -158,8 +158,9 @@ struct vfio_type1v3_count {
  * @lock: protects everything but @devices_lock and what follows @released
  * @store: what is mapped
  * @space: the IOMMU domains
- * @owner: whose memory is mapped; set while @store or @maps is not empty
- * @maps: list of struct vfio_type1v3_map
+ * @owner: whose memory is mapped; set while @store is not empty or @pinning
+ * @pinning: calls that pin with the mutex dropped
+ * @maps: list of struct vfio_type1v3_map, for those that map in several steps
  * @epoch: how often groups have come or gone
  * @ranges: valid IOVA ranges, ascending; %NULL if anything is valid
  * @nr_ranges: length of @ranges
@@ -186,6 +187,7 @@ struct vfio_type1v3 {
 	struct vfio_xa_dma store;
 	struct vfio_dma_space space;
 	struct vfio_dma_owner owner;
+	unsigned int pinning;
 	struct list_head maps;
 	unsigned long epoch;
 	struct vfio_iova_range *ranges;
@@ -350,8 +352,8 @@ static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
 {
 	struct vfio_dma_owner *owner = &container->owner;
 
-	if (!vfio_xa_dma_empty(&container->store) ||
-	    !list_empty(&container->maps) || !owner->mm)
+	if (!vfio_xa_dma_empty(&container->store) || container->pinning ||
+	    !owner->mm)
 		return;
 	if (trace_type1v3_owner_enabled())
 		trace_type1v3_owner(container->id, task_tgid_nr(owner->task), 0,
@@ -673,6 +675,10 @@ static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
 	}
 }
 
+/* What takes more to unmap than one page: vfio_type1v3_unmap_run() */
+#define VFIO_TYPE1V3_NOT_SIMPLE \
+	(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG | VFIO_XA_DMA_VADDR_INVALID)
+
 /*
  * Unmap all that is mapped of [@first, @last], and add it to @npages and to
  * @unpinned.  What other calls are about to map is not: those calls count as
@@ -685,10 +691,24 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 				    unsigned long *unpinned)
 {
 	struct vfio_xa_dma_run run;
+	unsigned long word;
 	int ret = 0;
 
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
+
+	if (first == last) {
+		word = vfio_xa_dma_take(&container->store, first,
+					VFIO_TYPE1V3_NOT_SIMPLE);
+		if (word) {
+			if (vfio_type1v3_has_domain(container))
+				*unpinned += vfio_dma_unmap(&container->space,
+						vfio_type1v3_iova(first), 1,
+						vfio_type1v3_unmap_flags(word));
+			++*npages;
+			return 0;
+		}
+	}
 
 	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
@@ -1339,6 +1359,7 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 	struct vfio_dma_pin pin;
 	int ret;
 
+	container->pinning++;
 	list_add_tail(&map.next, &container->maps);
 	mutex_unlock(&container->lock);
 
@@ -1406,6 +1427,7 @@ again:
 
 out:
 	list_del(&map.next);
+	container->pinning--;
 	if (ret)
 		vfio_xa_dma_erase(&container->store, first, last);
 	else
@@ -1443,7 +1465,7 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 		/* The old owner keeps what is not wholly taken over. */
 		if (container->vaddr_invalid !=
 		    vfio_xa_dma_npages(&container->store) ||
-		    !list_empty(&container->maps))
+		    container->pinning)
 			return -EPERM;
 		from = task_tgid_nr(container->owner.task);
 		ret = vfio_dma_owner_move(&container->owner);
@@ -1601,11 +1623,10 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 {
 	const struct vfio_type1v3_request *request;
 	unsigned long epoch = container->epoch;
-	struct vfio_type1v3_map map = {};
 	unsigned long pinned = 0, mapped = 0;
 	unsigned int i = 0;
 
-	list_add(&map.next, &container->maps);
+	container->pinning++;
 	mutex_unlock(&container->lock);
 
 	if (vfio_dma_charge(&container->owner, npages))
@@ -1623,7 +1644,7 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	}
 
 	mutex_lock(&container->lock);
-	list_del(&map.next);
+	container->pinning--;
 	i = 0;
 	if (likely(container->epoch == epoch)) {
 		while (mapped < pinned &&
@@ -2521,6 +2542,7 @@ static long vfio_type1v3_map_dma(struct vfio_type1v3 *container,
 static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
 				   void __user *arg)
 {
+	struct vfio_iommu_type1_dma_unmap __user *user = arg;
 	size_t minsz = offsetofend(struct vfio_iommu_type1_dma_unmap, size);
 	struct vfio_iommu_type1_dma_unmap unmap;
 	struct vfio_bitmap bitmap;
@@ -2547,7 +2569,7 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
 	ret = vfio_type1v3_do_unmap(container, &unmap, dirty ? &bitmap : NULL);
 	/* What has been unmapped before a failure is told as well. */
 	if ((!ret || ret == -EINTR || ret == -EIO) &&
-	    copy_to_user(arg, &unmap, minsz))
+	    put_user(unmap.size, &user->size))
 		return -EFAULT;
 	return ret;
 }

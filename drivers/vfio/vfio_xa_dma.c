@@ -229,7 +229,7 @@ static unsigned long run_last(const struct vfio_xa_dma_elem *e)
 	return run_first(e) + (e->pos & RUN_COUNT_MASK);
 }
 
-static bool run_joins(const struct vfio_xa_dma_elem *e,
+static inline bool run_joins(const struct vfio_xa_dma_elem *e,
 		      const struct vfio_xa_dma_elem *next)
 {
 	return e->word == next->word && !(e->word & VFIO_XA_DMA_TRANSIENT) &&
@@ -516,16 +516,23 @@ static void node_fold(struct slot *slot, unsigned long done)
 		__node_fold(slot, done);
 }
 
+static noinline void __array_fold(struct slot *slot, unsigned long done)
+{
+	struct vfio_xa_dma_elem *a = slot->entry;
+
+	slot_replace(slot, xa_mk_value(a->word));
+	array_free(slot->store, a, array_order(a));
+	node_fold(slot, done);
+}
+
 /* An array of one run, which covers all of the block, becomes a value. */
-static bool array_fold(struct slot *slot, unsigned long done)
+static inline bool array_fold(struct slot *slot, unsigned long done)
 {
 	struct vfio_xa_dma_elem *a = slot->entry;
 
 	if (run_count(a) <= slot_mask(slot) || a->word & VFIO_XA_DMA_TRANSIENT)
 		return false;
-	slot_replace(slot, xa_mk_value(a->word));
-	array_free(slot->store, a, array_order(a));
-	node_fold(slot, done);
+	__array_fold(slot, done);
 	return true;
 }
 
@@ -1401,6 +1408,65 @@ void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 	node_collapse(&slot);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_erase, "VFIO_DMA");
+
+/**
+ * vfio_xa_dma_take() - Forget one page, if that is a matter of one step
+ * @store: the store
+ * @index: IOVA page number
+ * @unless: VFIO_XA_DMA_* flags; a page that has one of them stays
+ *
+ * Does what vfio_xa_dma_load(), vfio_xa_dma_prepare() and vfio_xa_dma_erase() do
+ * together, with one walk, where no memory is allocated or freed for it. That is
+ * so for most pages, and where it is not those three are needed.
+ *
+ * Context: Caller holds the lock of the store.
+ * Return: the word that the page had; 0 if nothing has changed.
+ */
+unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
+			       unsigned long unless)
+{
+	struct vfio_xa_dma_elem *a;
+	unsigned long word, offset;
+	struct slot slot;
+	unsigned int i;
+
+	a = slot_load(&slot, store, index);
+	if (xa_is_value(a)) {
+		word = xa_to_value(a);
+		if (slot_shift(&slot) || word & unless ||
+		    !node_is_dense(slot.node))
+			return 0;
+		page_store(slot.node, index & XA_CHUNK_MASK, NULL);
+		store->nr_pages--;
+		return word;
+	}
+	if (!a)
+		return 0;
+
+	i = array_find(a, array_nr(a), index);
+	offset = run_index(index) - run_first(&a[i]);
+	word = a[i].word;
+	if (offset >= run_count(&a[i]) || word & unless)
+		return 0;
+	if (run_count(&a[i]) == 1) {
+		/* Where erase_array() would look whether it should be smaller */
+		if (array_nr(a) == 1 || is_power_of_2(array_nr(a) - 1))
+			return 0;
+		array_remove(a, i, 1);
+	} else if (!offset) {
+		a[i].pos += RUN_MAX - 1;
+	} else if (offset + 1 == run_count(&a[i])) {
+		a[i].pos--;
+	} else {
+		if (!array_has_room(a, 1))
+			return 0;
+		array_cut(a, i, index + 1);
+		a[i].pos--;
+	}
+	store->nr_pages--;
+	return word;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_take, "VFIO_DMA");
 
 static void *word_change(void *entry, unsigned long clear, unsigned long set)
 {

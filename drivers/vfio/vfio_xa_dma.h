@@ -126,6 +126,8 @@ int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, gfp_t gfp);
 void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last);
+unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
+			       unsigned long unless);
 void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, unsigned long clear,
 			unsigned long set);

@@ -282,6 +282,51 @@ static void test_limits(struct kunit *test)
 	expect_run(test, 7, LAST, WORD(2));
 }
 
+/* A page is taken in one step where that frees nothing, and only then. */
+static void test_take(struct kunit *test)
+{
+	struct model *m = test->priv;
+	struct vfio_xa_dma *store = &m->store;
+	unsigned long i;
+
+	/* Of a run in an array: its last page, its first, one in its middle. */
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 10, 19, WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 30, 30, WORD(2), GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 9, 0), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 20, 0), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 19, VFIO_XA_DMA_READ), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 19, 0), WORD(1));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 10, 0), WORD(1));
+	expect_run(test, 11, 18, WORD(1));
+	/* An array of two elements has no room for a third. */
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 15, 0), 0);
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, 15, 15, GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 15, 0), WORD(1));
+	expect_run(test, 11, 14, WORD(1));
+	expect_run(test, 16, 18, WORD(1));
+	expect_run(test, 30, 30, WORD(2));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), 8);
+	vfio_xa_dma_erase(store, 0, 63);
+
+	/* The last one of an array frees it. */
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 10, 10, WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 10, 0), 0);
+	vfio_xa_dma_erase(store, 10, 10);
+
+	/* Pages of a node, as long as it is dense; never of a folded block. */
+	for (i = 0; i < 128; i++)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, i, i, WORD(i % 64),
+							 GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 128, 191, WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 150, 0), 0);
+	for (i = 0; i < 64 && vfio_xa_dma_take(store, i, 0) == WORD(i); i++)
+		;
+	KUNIT_EXPECT_GT(test, i, 16);
+	KUNIT_EXPECT_LT(test, i, 64);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, i), WORD(i));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), 192 - i);
+}
+
 /* Equal words are joined, but not PENDING ones, whoever they belong to. */
 static void test_transient(struct kunit *test)
 {
@@ -399,6 +444,7 @@ static void test_enomem(struct kunit *test)
 
 static struct kunit_case xa_dma_cases[] = {
 	KUNIT_CASE(test_limits),
+	KUNIT_CASE(test_take),
 	KUNIT_CASE(test_transient),
 	KUNIT_CASE(test_enomem),
 	KUNIT_CASE_SLOW(test_memory),

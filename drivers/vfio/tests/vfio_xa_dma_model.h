@@ -409,6 +409,25 @@ static int model_step_stride(struct model *m)
 	return 0;
 }
 
+/* Must return the word that the page has, or leave it, and never allocates. */
+static int model_do_take(struct model *m, unsigned long index, unsigned long unless)
+{
+	unsigned int i = model_find(m, index);
+	unsigned long word = 0, got;
+
+	if (i < m->nr && m->seg[i].first <= index)
+		word = m->seg[i].word;
+	model_forbid(true);
+	got = vfio_xa_dma_take(&m->store, index, unless);
+	model_forbid(false);
+	if (!model_expect(!model_forbidden()) ||
+	    !model_expect(!got || (got == word && !(word & unless))))
+		return -EINVAL;
+	if (got)
+		model_erase(m, index, index);
+	return 0;
+}
+
 static int model_step_erase(struct model *m, unsigned int fail)
 {
 	unsigned long first, last;
@@ -419,6 +438,8 @@ static int model_step_erase(struct model *m, unsigned int fail)
 	how = model_byte(m);
 	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2)
 		return 0;
+	if (how & 2)
+		return model_do_take(m, how & 4 ? first : last, how & 8 ? VFIO_XA_DMA_WRITE : 0);
 	model_fail_nth(fail);
 	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
 	model_fail_nth(0);

@@ -43,6 +43,8 @@ static void store_insert(unsigned long index, unsigned long word)
 
 static void store_erase(unsigned long index)
 {
+	if (vfio_xa_dma_take(&store, index, 0))
+		return;
 	if (vfio_xa_dma_prepare(&store, index, index, GFP_KERNEL_ACCOUNT))
 		abort();
 	vfio_xa_dma_erase(&store, index, index);

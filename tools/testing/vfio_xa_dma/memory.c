@@ -87,9 +87,12 @@ static bool erase_clusters(unsigned long cluster, unsigned long stride)
 		index[j] = t;
 	}
 	for (i = 0; i < ERASE_PAGES - ERASE_LEFT; i++) {
-		if (vfio_xa_dma_prepare(&store, index[i], index[i], GFP_KERNEL_ACCOUNT))
-			abort();
-		vfio_xa_dma_erase(&store, index[i], index[i]);
+		if (!vfio_xa_dma_take(&store, index[i], 0)) {
+			if (vfio_xa_dma_prepare(&store, index[i], index[i],
+						GFP_KERNEL_ACCOUNT))
+				abort();
+			vfio_xa_dma_erase(&store, index[i], index[i]);
+		}
 		bytes = (double)vfio_xa_dma_footprint(&store) / vfio_xa_dma_npages(&store);
 		if (bytes > worst)
 			worst = bytes;
