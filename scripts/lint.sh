@@ -43,6 +43,24 @@ named_tests() {
 }
 check 'tests named in the comparison' named_tests
 
+# every function that the documents name exists, here or in the kernel; a name that
+# begins with '_' is the end of one
+# shellcheck disable=SC2016,SC2317  # quotes of rst; check() calls it
+named_functions() {
+	local name status=0 functions
+
+	functions=$(cat "${kernel[@]}" "$tree"/lib/xarray.c "$tree"/drivers/vfio/*.[ch] \
+			"$tree"/include/linux/{iommu,mm,mman,syscalls,vfio,xarray}.h "$tree"/mm/gup.c |
+			grep -oE '\b[a-z0-9_]+\(' | sort -u)
+	while read -r name; do
+		grep -qE "^${name/#_/.*_}\($" <<<"$functions" ||
+			{ echo "there is no function $name"; status=1; }
+	done < <(grep -ohE '``[a-z0-9_]+\(\)``' Documentation/driver-api/*.rst \
+			Documentation/userspace-api/vfio-type1v3.rst | tr -d '`()' | sort -u)
+	return "$status"
+}
+check 'functions named in the documents' named_functions
+
 # what README.md says of the cost is what bench.sh holds the code against
 # shellcheck disable=SC2317  # check() calls it
 figures() {
