@@ -40,6 +40,7 @@ deb="
 "
 docs="
 /usr/bin/make			make
+/usr/bin/dot			graphviz
 /usr/bin/sphinx-build		python3-sphinx
 /usr/lib/python3/dist-packages/yaml	python3-yaml
 /usr/bin/xz			xz-utils
