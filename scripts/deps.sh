@@ -46,7 +46,7 @@ docs="
 /usr/bin/xz			xz-utils
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
 "
-test="$demo$docs
+test="$demo$docs$deb
 /usr/bin/bc			bc
 /usr/bin/bison			bison
 /usr/bin/flex			flex
@@ -87,7 +87,10 @@ missing=$(while read -r file package; do
 	  done <<<"$needs" | sort -u | tr '\n' ' ')
 lists=$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' 2>/dev/null | head -n 1)
 
-if [ "$(. /etc/os-release && echo "$ID")" != debian ]; then
+distribution=" $(. /etc/os-release && echo "$ID${ID_LIKE:+ $ID_LIKE}") "
+if [ "$1" = deb ] && [[ $distribution != *' debian '* ]]; then
+	die "packages for Debian are made on Debian; elsewhere 'dkms add .' does without (see README.md)"
+elif [ "$1" != deb ] && [[ $distribution != ' debian '* ]]; then
 	[ -z "$missing" ] || die "this is not Debian: please install what these packages hold: $missing"
 	die "this is not Debian: the kernels to test come as Debian packages"
 fi
