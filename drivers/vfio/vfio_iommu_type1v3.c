@@ -2786,9 +2786,12 @@ static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 	}
 }
 
-/* Map the entries of a unit one by one.  Returns true if the batch ends here. */
+/*
+ * Map the entries of a unit one by one.  Returns true if the batch ends here; then
+ * the unit is what comes before the entry that has failed.
+ */
 static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
-				    const struct vfio_type1v3_unit *unit)
+				    struct vfio_type1v3_unit *unit)
 {
 	unsigned int i, end = unit->entry + unit->nr_entries;
 	struct vfio_type1v3_request request;
@@ -2798,8 +2801,12 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 		ret = vfio_type1v3_entry_request(batch, i, &request);
 		if (!ret)
 			ret = vfio_type1v3_map_one(batch->container, &request);
-		if (vfio_type1v3_set_result(batch, i, 1, ret))
+		if (vfio_type1v3_set_result(batch, i, 1, ret)) {
+			unit->nr_entries = i - unit->entry;
+			unit->request.last =
+				(batch->entries[i].iova >> PAGE_SHIFT) - 1;
 			return true;
+		}
 	}
 	return false;
 }
@@ -2815,6 +2822,8 @@ static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 
 	for (; nr; nr--, unit++) {
 		request = &unit->request;
+		if (!unit->nr_entries)
+			continue;
 		if (container->nr_pins) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
@@ -2839,40 +2848,36 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 					       unsigned int end)
 {
 	bool atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
-	unsigned int i, k, n, nr = 0, done;
+	unsigned int i, n, nr = 0, done;
 	struct vfio_type1v3_unit *unit;
 	unsigned long npages = 0, more;
 
 	for (i = first; i < end; i += n) {
 		unit = &batch->now[nr];
 		n = vfio_type1v3_join_units(batch, i, end, false, unit);
-		if (vfio_type1v3_need_not_map(batch, unit)) {
-			vfio_type1v3_set_result(batch, unit->entry, 1, 0);
+		if (vfio_type1v3_need_not_map(batch, unit))
 			continue;
-		}
 		more = vfio_type1v3_request_pages(&unit->request);
 		if (more > batch->nr - npages)
 			break;
 		npages += more;
 		nr++;
 	}
-	if (!nr)
-		return i;
 	if (atomic && i < end)
 		return first;
 
-	done = vfio_type1v3_map_now(batch->container, batch->now, nr, npages,
-				    batch->pages);
+	done = nr ? vfio_type1v3_map_now(batch->container, batch->now, nr,
+					 npages, batch->pages) : 0;
 	if (atomic && done < nr) {
 		vfio_type1v3_batch_undo(batch, batch->now, done);
 		/* The other way will tell which entry fails. */
 		batch->failed = false;
 		return first;
 	}
-	for (k = 0; k < done; k++)
-		vfio_type1v3_set_result(batch, batch->now[k].entry,
-					batch->now[k].nr_entries, 0);
-	return done < nr ? batch->now[done].entry : i;
+	if (done < nr)
+		i = batch->now[done].entry;
+	vfio_type1v3_set_result(batch, first, i - first, 0);
+	return i;
 }
 
 /* Map entries [@i, @end).  Returns true if the batch ends here. */
@@ -2936,24 +2941,21 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 		unit = &batch->units[n];
 		ret = vfio_type1v3_pin_map(container, &unit->request,
 					   is_charged);
-		if (ret && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-			stop = vfio_type1v3_set_result(batch, unit->entry, 1,
-						       ret);
-			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
-			vfio_type1v3_batch_undo(batch, &batch->units[i], n - i);
-			break;
+		if (ret && unit->nr_entries > 1) {
+			if (!vfio_type1v3_map_singly(batch, unit))
+				continue;
+		} else {
+			if (!vfio_type1v3_set_result(batch, unit->entry,
+						     unit->nr_entries, ret))
+				continue;
+			unit->nr_entries = 0;
 		}
-		if (ret && unit->nr_entries > 1)
-			stop = vfio_type1v3_map_singly(batch, unit);
-		else if (vfio_type1v3_set_result(batch, unit->entry,
-						 unit->nr_entries, ret))
-			stop = true;
-		else
-			continue;
-		if (stop) {
-			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
-			break;
-		}
+		stop = true;
+		vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
+		if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC)
+			vfio_type1v3_batch_undo(batch, &batch->units[i],
+						n - i + 1);
+		break;
 	}
 
 out_owner:

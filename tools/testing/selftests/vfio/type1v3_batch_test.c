@@ -210,6 +210,16 @@ TEST_F(batch, if_absent)
 		2 * PAGE, flags);
 	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
 	EXPECT_LOCKED(4);
+
+	/* what comes after an error is not looked at, what came before has been */
+	set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE, flags);
+	set_map(&self->e[1], TEST_IOVA, self->mem.va, PAGE, RW);
+	set_map(&self->e[2], TEST_IOVA, self->mem.va, PAGE, flags);
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 3, self->e));
+	EXPECT_EQ(0, self->e[0].result);
+	EXPECT_EQ(-EEXIST, self->e[1].result);
+	EXPECT_EQ(-ECANCELED, self->e[2].result);
+	EXPECT_LOCKED(4);
 }
 
 TEST_F(batch, atomic)
@@ -237,7 +247,19 @@ TEST_F(batch, atomic)
 	for (int i = 0; i < 8; i++)
 		EXPECT_EQ(i == 7 ? -EFAULT : -ECANCELED, self->e[i].result);
 
+	/* the same in the middle of entries that continue each other */
+	ASSERT_EQ(0, munmap(self->mem.va + 37 * PAGE, PAGE));
+	for (int i = 0; i < 8; i++)
+		set_map(&self->e[i], TEST_IOVA + i * PAGE,
+			self->mem.va + (i ? i + 32 : 100) * PAGE, PAGE, RW);
+	EXPECT_EQ(-EFAULT, run(&self->c, atomic, 8, self->e));
+	EXPECT_LOCKED(0);
+	EXPECT_EQ(0, dma_unmap(&self->c, TEST_IOVA, 8 * PAGE));
+	for (int i = 0; i < 8; i++)
+		EXPECT_EQ(i == 5 ? -EFAULT : -ECANCELED, self->e[i].result);
+
 	/* and when nothing is wrong */
+	self->e[5].vaddr = (uintptr_t)self->mem.va;
 	EXPECT_EQ(0, run(&self->c, atomic, 7, self->e));
 	EXPECT_LOCKED(7);
 
