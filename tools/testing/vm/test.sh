@@ -16,10 +16,10 @@ logs=$CACHE/test-logs
 results=$logs/results
 
 # what "make test" runs, and what "make test-all" runs besides
-stages="build-lean build-newest in-tree-m in-tree-y lint userspace build-stock check-ops
-	docs selftests-stock-vtd selftests-stock-virtio demo clients kunit selftests-lean-vtd
-	selftests-lean-virtio bench"
-long_stages="clients-long clients-dpdk"
+stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
+	check-ops docs selftests-stock-vtd selftests-stock-virtio demo clients package kunit
+	selftests-lean-vtd selftests-lean-virtio bench"
+long_stages="patches-build clients-long clients-dpdk"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
@@ -76,6 +76,12 @@ check_ops() {
 	"$TOP/scripts/check-ops.sh" btf "$CACHE/stock-$release/usr/src/linux-headers-$release/vmlinux" \
 		"$CACHE/stock/lib/modules/$release/kernel/drivers/vfio/vfio.ko.xz" \
 		"$CACHE/stock/build/drivers/vfio/vfio_iommu_type1v3.ko"
+}
+
+# whoever runs the tests need not be known to git
+patches() { # --check | --check-text
+	GIT_AUTHOR_NAME=Tester GIT_AUTHOR_EMAIL=tester@example.org \
+		"$TOP/scripts/patches.sh" "$1" "$(source_tree)" "$CACHE/patches"
 }
 
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
@@ -162,6 +168,8 @@ lane_newest() {
 	stage in-tree-m check in_tree m
 	stage in-tree-y check in_tree y
 	stage lint check "$TOP/scripts/lint.sh"
+	stage patches check patches --check-text
+	stage patches-build check patches --check
 	stage userspace tap userspace
 	stage kunit kunit kunit
 	run_selftests lean
@@ -174,6 +182,7 @@ lane_stock() {
 	stage docs check "$TOP/scripts/docs.sh"
 	run_selftests stock
 	stage demo check "$VM/demo.sh"
+	stage package check "$VM/package.sh"
 	stage clients tap "$VM/clients.sh"
 	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu
 	stage clients-dpdk tap "$VM/clients-dpdk.sh"
