@@ -10,8 +10,8 @@
 # them. Author and sign-off are those of whoever runs this, as git knows them.
 #
 # --check also applies the series and looks whether the sources come out of it,
-# has checkpatch judge each patch, and builds drivers/vfio after each with W=1;
-# --check-text leaves out the building.
+# has checkpatch judge each patch, and builds drivers/vfio after each with W=1, and
+# in the end the selftests; --check-text leaves out the building.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -227,6 +227,14 @@ check_series() {
 		fi
 	done
 	[ -e "$build/drivers/vfio/vfio_iommu_type1v3.o" ] || die "nothing was built"
+	say "building the selftests"
+	rm -rf "$build/selftests"
+	mkdir "$build/selftests"
+	make -s -C "$dir" O="$build" INSTALL_HDR_PATH="$build/headers" headers_install
+	make -C "$dir/tools/testing/selftests/vfio" OUTPUT="$build/selftests" \
+		KHDR_INCLUDES="-isystem $build/headers/include" >"$build/log" 2>&1 ||
+		{ tail -n 30 "$build/log" >&2; die "they do not build"; }
+	[ -x "$build/selftests/type1v3_uapi_test" ] || die "ours were not built"
 	rm -rf "$dir"
 }
 
