@@ -1705,13 +1705,14 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	npages = vfio_type1v3_request_pages(&unit.request);
 	if (npages <= VFIO_DMA_PIN_INLINE && vfio_type1v3_has_domain(container)) {
 		if (vfio_type1v3_map_now(container, &unit, 1, npages, pages))
-			goto out_unlock;
+			goto out_count;
 		/* The mutex was dropped. */
 		ret = vfio_type1v3_become_owner(container);
 	}
 	if (!ret)
 		ret = vfio_type1v3_map_one(container, &unit.request);
 	vfio_type1v3_put_owner(container);
+out_count:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_MAP,
 			   ret ? 0 : map->size >> PAGE_SHIFT, ret);
 out_unlock:
@@ -3713,6 +3714,9 @@ static int vfio_type1v3_runs_show(struct seq_file *m, void *unused)
 			first = run.last + 1;
 		}
 		mutex_unlock(&container->lock);
+		/* A mutex that nobody holds is taken without a look for one. */
+		if (signal_pending(current))
+			return -ERESTARTSYS;
 		cond_resched();
 	} while (more);
 

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
@@ -425,6 +426,18 @@ TEST_F(eyes, physical)
 	EXPECT_EQ(NPAGES, number("pinned_pages", 0));
 	EXPECT_NE(NULL, strstr(text, "\ndomain 0x"));
 
+	/* Few pages are mapped and unmapped in another way than many. */
+	ASSERT_EQ(0, dma_map(&c, IOVA(2 * NPAGES), self->mem.va, PAGE, RW));
+	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x1000 vaddr=%#lx flags=READ|WRITE ret=0",
+		      id, IOVA(2 * NPAGES), (unsigned long)self->mem.va);
+	ASSERT_EQ(PAGE, dma_unmap(&c, IOVA(2 * NPAGES), PAGE));
+	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x1000 flags= ret=0",
+		      id, IOVA(2 * NPAGES));
+	EXPECT_EQ(-EEXIST, dma_map(&c, IOVA(0), self->mem.va, PAGE, RW));
+	ASSERT_EQ(0, read_own(id, "stat"));
+	EXPECT_SAYS("map 2 1 %lu", NPAGES + 1);
+	EXPECT_SAYS("unmap 1 0 1");
+
 	ASSERT_EQ(NPAGES * PAGE,
 		  vaddr_invalidate(&c, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL));
 	EXPECT_TRACED("type1v3_unmap: id=%d iova=0x0 size=0x0 unmapped=%#lx flags=ALL|VADDR ret=0",
@@ -446,9 +459,27 @@ TEST_F(eyes, physical)
 	container_close(&c);
 }
 
+static atomic_bool stop_disturbing;
+
+static void ignore(int signal)
+{
+}
+
+static void *keep_disturbing(void *arg)
+{
+	while (!stop_disturbing) {
+		pthread_kill(*(pthread_t *)arg, SIGUSR1);
+		usleep(1000);
+	}
+	return NULL;
+}
+
 TEST_F(eyes, histogram)
 {
+	struct sigaction action = { .sa_handler = ignore };
 	const int batches = 48;
+	pthread_t disturber, reader = pthread_self();
+	int ret = 0;
 
 	/* more than could be read at the end */
 	ASSERT_EQ(0, write_file(TRACEFS "/events/vfio_type1v3/type1v3_map/enable",
@@ -479,6 +510,16 @@ TEST_F(eyes, histogram)
 	EXPECT_FALSE(says("64 127 1"));
 	ASSERT_EQ(0, read_own(self->id, "stat"));
 	EXPECT_SAYS("batch %d 0 %d", batches, batches * BATCH_MAX);
+
+	/* Who reads it is not kept from being killed. */
+	stop_disturbing = false;
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, pthread_create(&disturber, NULL, keep_disturbing, &reader));
+	for (int i = 0; i < 200 && ret != -EINTR; i++)
+		ret = read_own(self->id, "runs");
+	stop_disturbing = true;
+	EXPECT_EQ(-EINTR, ret);
+	ASSERT_EQ(0, pthread_join(disturber, NULL));
 }
 
 /* Somebody reads the files of containers that come and go. */
@@ -525,6 +566,28 @@ TEST_F(eyes, come_and_go)
 	stop_reading = true;
 	ASSERT_EQ(0, pthread_join(reader, &good));
 	EXPECT_LT(0, (long)good);
+}
+
+/* A file that is open keeps neither the container nor what it says of it. */
+TEST_F(eyes, kept_open)
+{
+	struct container other;
+	char path[64], c;
+	int dev, id, fd;
+
+	dev = emulated_open(&other, VFIO_TYPE1v3_IOMMU, 1);
+	ASSERT_LE(0, dev);
+	id = newest_id();
+	snprintf(path, sizeof(path), DEBUGFS "/%d/stat", id);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(1, read(fd, &c, 1));
+	close(dev);
+	container_close(&other);
+	EXPECT_EQ(-ENOENT, read_own(id, "stat"));
+	EXPECT_EQ(-1, read(fd, &c, 1));
+	EXPECT_EQ(EIO, errno);
+	EXPECT_EQ(0, close(fd));
 }
 
 /* What type1v3-top shows of the container */
