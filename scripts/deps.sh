@@ -33,6 +33,7 @@ deb="
 /usr/bin/make			make
 /usr/bin/openssl		openssl
 /usr/bin/dpkg-buildpackage	dpkg-dev
+/usr/share/build-essential	build-essential
 /usr/bin/dh			debhelper
 /usr/bin/dh_dkms		dh-dkms
 /usr/sbin/dkms			dkms
