@@ -1042,8 +1042,9 @@ static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
 	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	while (n < npages && space->nr_batch < VFIO_DMA_BATCH_EXTENTS) {
 		more = __vfio_dma_domain_lookup(first, iova + (n << PAGE_SHIFT),
-				npages - n, flags & VFIO_DMA_IS_CONTIG,
-				&space->batch[space->nr_batch].pfn);
+						npages - n,
+						flags & VFIO_DMA_IS_CONTIG,
+						&space->batch[space->nr_batch].pfn);
 		if (!more)
 			break;
 		space->batch[space->nr_batch++].npages = more | dirty;

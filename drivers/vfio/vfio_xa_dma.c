@@ -230,7 +230,7 @@ static unsigned long run_last(const struct vfio_xa_dma_elem *e)
 }
 
 static inline bool run_joins(const struct vfio_xa_dma_elem *e,
-		      const struct vfio_xa_dma_elem *next)
+			     const struct vfio_xa_dma_elem *next)
 {
 	return e->word == next->word && !(e->word & VFIO_XA_DMA_TRANSIENT) &&
 	       run_last(e) + 1 == run_first(next) &&
