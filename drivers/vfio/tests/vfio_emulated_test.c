@@ -189,11 +189,12 @@ static long vfio_emulated_test_pin(struct vfio_emulated_test *test,
 						  (pin->iova >> PAGE_SHIFT) + i,
 						  pages[i]);
 	}
+	/* The last one is not remembered, nor are those behind it. */
+	for (i -= 2; err && i >= 0; i--)
+		vfio_emulated_test_forget(test, (pin->iova >> PAGE_SHIFT) + i);
 	mutex_unlock(&test->lock);
 	if (err) {
-		/* The last one is not remembered, nor are those behind it. */
-		vfio_unpin_pages(&test->vdev, pin->iova +
-				 ((u64)(i - 1) << PAGE_SHIFT), ret - i + 1);
+		vfio_unpin_pages(&test->vdev, pin->iova, ret);
 		ret = err;
 		goto out_free;
 	}
