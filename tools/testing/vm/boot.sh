@@ -28,9 +28,10 @@ set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
 VM=$TOP/tools/testing/vm
-bad='WARNING:|BUG:|BUG |Oops|KASAN|KCSAN|KFENCE|UBSAN|kmemleak:.*leak|INFO: task|INFO: rcu'
+bad='WARNING:|BUG:|BUG |Oops|KASAN|KCSAN|KFENCE|UBSAN|kmemleak: leak:|INFO: task|INFO: rcu'
 bad+='|rcu:.*stall|soft lockup|possible .* (locking|deadlock|lock)|Kernel panic|general protection'
 bad+='|unable to handle|refcount_t:|list_(add|del) corruption|Bad page|Modules linked in'
+bad+='|pagealloc: (memory corruption|single bit)|(ODEBUG|detector) disabled'
 
 usage() { sed -n '/^# boot.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
@@ -90,7 +91,10 @@ fi
 # because nobody knows what else this machine is doing; ours is outside.
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
 boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
-[ "$kernel" != debug ] || boot_params+=" iommu.debug_pagealloc=1"
+if [ "$kernel" = debug ]; then
+	boot_params+=" iommu.debug_pagealloc=1 page_owner=on page_poison=1 kmemleak=on"
+	boot_params+=" sysctl.kernel.hung_task_timeout_secs=600"
+fi
 qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
 	-machine q35 -accel "tcg,thread=single" -cpu "max,la57=off" -smp "$cpus" -m "$mib"
 	"${iommu_args[@]}"

@@ -74,15 +74,16 @@ from_source() {
 	local name=$1 dist out build stamp release fragment
 
 	shift
+	set -- "${@/#/tools/testing/vm/}"
 	dist=$("$TOP/scripts/fetch.sh" source)
 	out=$CACHE/$name
 	build=$dist/build-$name
-	stamp="${dist##*/} $(key Kconfig drivers include scripts tools/testing/vm/{init,kernel.sh,*.config})"
+	stamp="${dist##*/} $(key Kconfig drivers include scripts tools/testing/vm/{init,kernel.sh} "$@")"
 	if [ "$(cat "$out/stamp" 2>/dev/null)" != "$stamp" ]; then
 		rm -f "$out/stamp"
 		mkdir -p "$out" "$build"
 		with_lock tree "$TOP/scripts/in-tree.sh" "$dist/src"
-		for fragment; do cat "$VM/$fragment"; done >"$build/fragment"
+		for fragment; do cat "$TOP/$fragment"; done >"$build/fragment"
 		slowly "$out/config.log" make -C "$dist/src" O="$build" \
 			KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
 		check_config "$build"
