@@ -15,7 +15,8 @@ TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 	type1v3_trace_test \
 	type1v3_compare_test \
 	type1v3_stream_test \
-	type1v3_race_test)
+	type1v3_race_test \
+	type1v3_failnth_test)
 # selfdir comes from ../lib.mk
 TYPE1V3_CFLAGS ?= -I$(selfdir)
 
