@@ -28,6 +28,10 @@ test:
 	scripts/deps.sh test
 	tools/testing/vm/test.sh
 
+test-debug:
+	scripts/deps.sh test
+	tools/testing/vm/test.sh build-debug kunit-debug failnth 'selftests-debug-*' softlockup
+
 test-all:
 	scripts/deps.sh test-all
 	tools/testing/vm/test.sh '*'
@@ -60,10 +64,11 @@ help:
 	@echo 'make demo               a guest reads its disk through type1v3'
 	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make test-all           the same, and the tests that take long'
+	@echo 'make test-debug         KUnit, kselftests and failing allocations on a debug kernel'
 	@echo 'make races [RACE_SECONDS=...]  all calls at once, and a device that never stops'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, W=1, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test test-all races bench docs lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug races bench docs lint help

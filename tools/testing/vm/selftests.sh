@@ -1,25 +1,27 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]
+# selftests.sh [OPTIONS] KERNEL IOMMU [TEST...]
 #
 # Boots KERNEL behind IOMMU with the devices that the kselftests want, and runs
-# them, all or those named, there. A TEST may have arguments: 'NAME ARGS'.
+# them, all or those named, there. A TEST may have arguments: 'NAME ARGS'. OPTIONS
+# are those of boot.sh that take a value.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
-cpus=1 seconds=1500
-while getopts c:t: option; do
-	case $option in
-	c) cpus=$OPTARG ;;
-	t) seconds=$OPTARG ;;
-	*) exit 2 ;;
-	esac
+usage='usage: selftests.sh [OPTIONS] KERNEL IOMMU [TEST...]'
+options=()
+while getopts c:t:p:q:a:o: option; do
+	[ "$option" != '?' ] || die "$usage"
+	options+=("-$option" "$OPTARG")
 done
 shift $((OPTIND - 1))
-kernel=${1:?usage: selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]}
-iommu=${2:?usage: selftests.sh [-c CPUS] [-t SECONDS] KERNEL IOMMU [TEST...]}
+kernel=${1:?$usage}
+iommu=${2:?$usage}
 shift 2
+# who checks every access takes his time
+seconds=1500
+[ "$kernel" != debug ] || seconds=3000
 dir=$TOP/tools/testing/selftests/vfio
 bin=$CACHE/selftests
 
@@ -32,11 +34,12 @@ with_lock selftests build >&2
 disks=$(mktemp -d "$CACHE/disks.XXXXXX")
 trap 'rm -rf "$disks"' EXIT
 truncate -s 64M "$disks"/{0,1}
-"$TOP/tools/testing/vm/boot.sh" -k "$kernel" -i "$iommu" -m 4096 -c "$cpus" -t "$seconds" \
+"$TOP/tools/testing/vm/boot.sh" -k "$kernel" -i "$iommu" -m 4096 -t "$seconds" \
 	-p "hugepagesz=1G hugepages=1" \
 	-q "-drive if=none,id=d0,format=raw,file=$disks/0 -device nvme,serial=d0,drive=d0" \
 	-q "-drive if=none,id=d1,format=raw,file=$disks/1 -device nvme,serial=d1,drive=d1" \
 	-q "-drive if=none,id=d2,driver=null-co,size=64M,read-zeroes=on" \
 	-q "-device nvme,serial=d2,drive=d2" \
 	-q "-object memory-backend-ram,id=bar,size=16M,share=on -device ivshmem-plain,memdev=bar" \
-	env TYPE1V3_BINDIR="$bin" TYPE1V3_SECONDS="${TYPE1V3_SECONDS:-5}" "$dir/run_type1v3_tests.sh" "$@"
+	"${options[@]}" env TYPE1V3_BINDIR="$bin" TYPE1V3_SECONDS="${TYPE1V3_SECONDS:-5}" \
+	TYPE1V3_MANY="${TYPE1V3_MANY:-16384}" "$dir/run_type1v3_tests.sh" "$@"

@@ -19,7 +19,8 @@ results=$logs/results
 stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
 	check-ops docs selftests-stock-vtd selftests-stock-virtio demo clients package kunit
 	selftests-lean-vtd selftests-lean-virtio bench"
-long_stages="patches-build clients-long clients-dpdk"
+long_stages="patches-build clients-long clients-dpdk build-debug kunit-debug failnth
+	selftests-debug-vtd selftests-debug-virtio softlockup"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
@@ -36,6 +37,8 @@ build_stock() {
 }
 
 build_lean() { "$VM/kernel.sh" lean; }
+
+build_debug() { "$VM/kernel.sh" debug; }
 
 # the modules outside the tree, but against the newest kernel
 build_newest() {
@@ -86,9 +89,16 @@ patches() { # --check | --check-text
 
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
 
-kunit() {
-	"$VM/boot.sh" -k lean -t 1200 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
+kunit() { # KERNEL
+	"$VM/boot.sh" -k "$1" -t 2400 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
 		vfio_type1v3_kunit
+}
+
+# A million pages, on a kernel that preempts nobody and whose clock counts
+# instructions: nothing may run for two seconds of it without letting others.
+softlockup() {
+	TYPE1V3_MANY=1048576 "$VM/selftests.sh" -p preempt=none -p watchdog_thresh=1 \
+		-q "-icount shift=0,sleep=off" -t 3000 stock vtd type1v3_many_test
 }
 
 # --- running and counting -------------------------------------------------
@@ -171,9 +181,13 @@ lane_newest() {
 	stage patches check patches --check-text
 	stage patches-build check patches --check
 	stage userspace tap userspace
-	stage kunit kunit kunit
+	stage kunit kunit kunit lean
 	run_selftests lean
 	stage bench check "$VM/bench.sh" --short
+	stage build-debug check build_debug
+	stage kunit-debug kunit kunit debug
+	stage failnth tap "$VM/selftests.sh" debug vtd type1v3_failnth_test
+	stage selftests-debug-virtio tap "$VM/selftests.sh" debug virtio
 }
 
 lane_stock() {
@@ -186,6 +200,8 @@ lane_stock() {
 	stage clients tap "$VM/clients.sh"
 	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu
 	stage clients-dpdk tap "$VM/clients-dpdk.sh"
+	stage softlockup tap softlockup
+	stage selftests-debug-vtd tap "$VM/selftests.sh" debug vtd
 }
 
 main() {
