@@ -1053,6 +1053,41 @@ static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
 	return n;
 }
 
+static inline bool vfio_dma_unmap_fast(struct vfio_dma_space *space,
+				       dma_addr_t iova, unsigned long npages)
+{
+	struct vfio_dma_domain *domain;
+	bool safe = true;
+
+	list_for_each_entry(domain, &space->domains, next)
+		safe &= vfio_dma_domain_unmap_fast(domain, iova, npages);
+	return safe;
+}
+
+/* vfio_dma_unmap() for one page, which needs no loop */
+static unsigned long vfio_dma_unmap_page(struct vfio_dma_space *space,
+					 dma_addr_t iova, unsigned int flags)
+{
+	unsigned long pfn = 0;
+
+	if (flags & VFIO_DMA_PINNED) {
+		pfn = vfio_dma_pfn(list_first_entry(&space->domains,
+						    struct vfio_dma_domain,
+						    next), iova);
+		if (WARN_ON_ONCE(!pfn))
+			return 0;
+	}
+	if (!vfio_dma_unmap_fast(space, iova, 1) || !pfn)
+		return 0;
+
+	space->batch[space->nr_batch].pfn = pfn;
+	space->batch[space->nr_batch].npages = 1 |
+		(flags & VFIO_DMA_DIRTY ? VFIO_DMA_BATCH_DIRTY : 0);
+	if (++space->nr_batch == VFIO_DMA_BATCH_EXTENTS)
+		vfio_dma_unmap_flush(space);
+	return 1;
+}
+
 /**
  * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
  * @space: the space, which has a domain
@@ -1072,11 +1107,13 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 			     unsigned long npages, unsigned int flags)
 {
 	unsigned long unpinned = 0, n;
-	struct vfio_dma_domain *domain;
 	unsigned int nr_batch;
 	bool safe;
 
 	lockdep_assert_held(space->lock);
+
+	if (npages == 1)
+		return vfio_dma_unmap_page(space, iova, flags);
 
 	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		nr_batch = space->nr_batch;
@@ -1089,9 +1126,7 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 			continue;
 		}
 
-		safe = true;
-		list_for_each_entry(domain, &space->domains, next)
-			safe &= vfio_dma_domain_unmap_fast(domain, iova, n);
+		safe = vfio_dma_unmap_fast(space, iova, n);
 		if (!safe)
 			space->nr_batch = nr_batch;
 		else if (flags & VFIO_DMA_PINNED)

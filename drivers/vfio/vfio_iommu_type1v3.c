@@ -675,40 +675,15 @@ static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
 	}
 }
 
-/* What takes more to unmap than one page: vfio_type1v3_unmap_run() */
-#define VFIO_TYPE1V3_NOT_SIMPLE \
-	(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG | VFIO_XA_DMA_VADDR_INVALID)
-
-/*
- * Unmap all that is mapped of [@first, @last], and add it to @npages and to
- * @unpinned.  What other calls are about to map is not: those calls count as
- * later than this one.  vfio_type1v3_unmap_finish() must follow before the mutex
- * is dropped.
- */
-static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
-				    unsigned long first, unsigned long last,
-				    bool interruptible, unsigned long *npages,
-				    unsigned long *unpinned)
+static noinline int vfio_type1v3_unmap_runs(struct vfio_type1v3 *container,
+					    unsigned long first,
+					    unsigned long last,
+					    bool interruptible,
+					    unsigned long *npages,
+					    unsigned long *unpinned)
 {
 	struct vfio_xa_dma_run run;
-	unsigned long word;
 	int ret = 0;
-
-	lockdep_assert_held(&container->lock);
-	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
-
-	if (first == last) {
-		word = vfio_xa_dma_take(&container->store, first,
-					VFIO_TYPE1V3_NOT_SIMPLE);
-		if (word) {
-			if (vfio_type1v3_has_domain(container))
-				*unpinned += vfio_dma_unmap(&container->space,
-						vfio_type1v3_iova(first), 1,
-						vfio_type1v3_unmap_flags(word));
-			++*npages;
-			return 0;
-		}
-	}
 
 	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
@@ -728,6 +703,42 @@ static int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 		cond_resched();
 	}
 	return ret;
+}
+
+/*
+ * Unmap all that is mapped of [@first, @last], and add it to @npages and to
+ * @unpinned.  What other calls are about to map is not: those calls count as
+ * later than this one.  vfio_type1v3_unmap_finish() must follow before the mutex
+ * is dropped.
+ */
+static inline int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
+					   unsigned long first,
+					   unsigned long last,
+					   bool interruptible,
+					   unsigned long *npages,
+					   unsigned long *unpinned)
+{
+	unsigned long word;
+
+	lockdep_assert_held(&container->lock);
+	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
+
+	/* Most are of one page, of which there is nothing else to know. */
+	if (first == last) {
+		word = vfio_xa_dma_take(&container->store, first,
+					VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG |
+					VFIO_XA_DMA_VADDR_INVALID);
+		if (word) {
+			if (vfio_type1v3_has_domain(container))
+				*unpinned += vfio_dma_unmap(&container->space,
+						vfio_type1v3_iova(first), 1,
+						vfio_type1v3_unmap_flags(word));
+			++*npages;
+			return 0;
+		}
+	}
+	return vfio_type1v3_unmap_runs(container, first, last, interruptible,
+				       npages, unpinned);
 }
 
 /* Now that the IOTLBs are synchronised the pages are the owner's again. */
@@ -1118,7 +1129,7 @@ static int vfio_type1v3_invalidate_vaddr(struct vfio_type1v3 *container,
 }
 
 /* Check what is asked for; with the mutex, each time after it was dropped. */
-static int vfio_type1v3_check_unmap(struct vfio_type1v3 *container,
+static inline int vfio_type1v3_check_unmap(struct vfio_type1v3 *container,
 				    const struct vfio_iommu_type1_dma_unmap *unmap,
 				    const struct vfio_bitmap *bitmap, u64 *last)
 {

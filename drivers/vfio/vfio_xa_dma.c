@@ -446,11 +446,32 @@ static void slot_store(struct slot *slot, struct xa_state *xas, void *entry)
 	slot->entry = entry;
 }
 
+/*
+ * Store to a slot of a node in which there is something before and afterwards. It
+ * concerns no more than the node, and xas_store() would take ten times as long to find
+ * that out. Neither the old entry nor the new one is a node.
+ */
+static void node_store(struct xa_node *node, unsigned int offset, void *entry)
+{
+	void *old = node_slot(node, offset);
+
+	rcu_assign_pointer(node->slots[offset], entry);
+	node->count += !!entry - !!old;
+	node->nr_values += xa_is_value(entry) - xa_is_value(old);
+}
+
 /* Replace what the slot holds. Never allocates. */
 static void slot_replace(struct slot *slot, void *entry)
 {
-	struct xa_state xas = slot_state(slot);
+	struct xa_state xas;
 
+	if (entry && slot->node && slot->node->count) {
+		node_store(slot->node, node_offset(slot->node, slot->index), entry);
+		slot->entry = entry;
+		return;
+	}
+	/* The node may have to be counted, or to go, and levels above it, too. */
+	xas = slot_state(slot);
 	slot_store(slot, &xas, entry);
 }
 
@@ -461,20 +482,6 @@ static void node_replace(struct slot *slot, unsigned int shift, void *entry)
 
 	xas_set_order(&xas, slot->index, shift);
 	slot_store(slot, &xas, entry);
-}
-
-/*
- * Store a word, or nothing, to a slot of a node of page slots in which something
- * is left afterwards. That concerns no more than the node, and xas_store() would
- * take ten times as long to find that out.
- */
-static void page_store(struct xa_node *node, unsigned int offset, void *entry)
-{
-	int more = !!entry - !!node_slot(node, offset);
-
-	rcu_assign_pointer(node->slots[offset], entry);
-	node->count += more;
-	node->nr_values += more;
 }
 
 /* Is a node full of values, and worth a look whether they all are the same? */
@@ -673,18 +680,17 @@ static int array_push_down_once(struct slot *slot, gfp_t gfp)
 {
 	struct vfio_xa_dma_elem *a = slot->entry, *child;
 	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT;
-	unsigned int nr = array_nr(a), i = 0, j, k, offset;
+	unsigned long first = 0, mask = shift_mask(shift), last;
+	unsigned int nr = array_nr(a), i, j, k, offset;
 	void *slots[XA_CHUNK_SIZE] = {};
-	unsigned long first, last;
 	int err = -ENOMEM;
 
-	first = run_first(a) & ~slot_mask(slot);
-	for (offset = 0; offset < XA_CHUNK_SIZE; offset++, first = last + 1) {
-		last = first | shift_mask(shift);
-		for (j = i; j < nr && run_first(&a[j]) <= last; j++)
+	for (i = 0; i < nr; first = last + 1) {
+		first = max(run_first(&a[i]) & ~mask, first);
+		last = first | mask;
+		offset = first >> shift & XA_CHUNK_MASK;
+		for (j = i + 1; j < nr && run_first(&a[j]) <= last; j++)
 			;
-		if (i == j)
-			continue;
 		if (run_first(&a[i]) <= first && run_last(&a[i]) >= last) {
 			slots[offset] = xa_mk_value(a[i].word);
 		} else {
@@ -917,8 +923,15 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 		entry = a;
 	}
 
+	if (slot->node && slot->node->shift == shift) {
+		slot_replace(slot, entry);
+		if (!a)
+			node_fold(slot, ULONG_MAX);
+		return 0;
+	}
+
 	xas.xa_shift = shift;
-	if ((!slot->node || slot->node->shift > shift) && !vfio_xa_dma_may_alloc(gfp)) {
+	if (!vfio_xa_dma_may_alloc(gfp)) {
 		xas_set_err(&xas, -ENOMEM);
 	} else {
 		do {
@@ -957,7 +970,7 @@ static int insert_pages(struct slot *slot, unsigned long last, unsigned long wor
 			return -EEXIST;
 
 	for (index = slot->index; index <= last; index++)
-		page_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
+		node_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
 	node_fold(slot, ULONG_MAX);
 	return 0;
 }
@@ -1094,7 +1107,7 @@ static void erase_pages(struct slot *slot, unsigned long last)
 			slot_replace(slot, NULL);
 			return;
 		}
-		page_store(node, index & XA_CHUNK_MASK, NULL);
+		node_store(node, index & XA_CHUNK_MASK, NULL);
 	}
 }
 
@@ -1436,7 +1449,7 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 		if (slot_shift(&slot) || word & unless ||
 		    !node_is_dense(slot.node))
 			return 0;
-		page_store(slot.node, index & XA_CHUNK_MASK, NULL);
+		node_store(slot.node, index & XA_CHUNK_MASK, NULL);
 		store->nr_pages--;
 		return word;
 	}
@@ -1482,7 +1495,7 @@ static void change_pages(struct slot *slot, unsigned long last, unsigned long cl
 	for (index = slot->index; index <= last; index++) {
 		entry = node_slot(slot->node, index & XA_CHUNK_MASK);
 		if (entry)
-			page_store(slot->node, index & XA_CHUNK_MASK,
+			node_store(slot->node, index & XA_CHUNK_MASK,
 				   word_change(entry, clear, set));
 	}
 	node_fold(slot, done);

@@ -403,7 +403,10 @@ static void page_case(struct backend *b, const struct page_case *p, size_t n,
 	map_ranges(b, pages, many, flags);
 	report(p->name, "memory", b, kernel_memory() - bytes, many);
 	unmap_ranges(b, pages, many);
+	free(pages);
 
+	/* a few of many in no order would not be dense */
+	pages = make_pages(p, n);
 	cost[0] = map_ranges(b, pages, n, flags);
 	cost[1] = unmap_ranges(b, pages, n);
 	report(p->name, "map", b, cost[0], n);
