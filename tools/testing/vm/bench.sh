@@ -17,7 +17,8 @@
 #
 # Writes to DIR/profile-BACKEND-CASE[-BATCH].txt where the instructions of mapping
 # and unmapping go. CASE is one of single pages, such as linear; with BATCH, up to
-# 256, so many in one ioctl.
+# 256, so many in one ioctl. Or it is emulated: pages are pinned, unpinned, read and
+# written by the driver of an emulated device.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 

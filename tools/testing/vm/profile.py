@@ -23,6 +23,9 @@ import time
 
 LOG_SECONDS = 5
 
+# What a system call is, by the first of these that it calls
+KINDS = (("vfio_pin_pages", "emulated"), ("iommu_unmap", "unmap"), ("iommu_map", "map"))
+
 
 def monitor(path):
     """Connect to a QMP socket; the result executes a monitor command."""
@@ -150,9 +153,9 @@ def kind_of(call, symbols):
     names = {symbols.find(pc)[1] for pc in call}
     if any("sysvec" in name for name in names):
         return None
-    for kind in ("iommu_unmap", "iommu_map"):
-        if any(name.startswith(kind) for name in names):
-            return kind.removeprefix("iommu_")
+    for prefix, kind in KINDS:
+        if any(name.startswith(prefix) for name in names):
+            return kind
     return None
 
 
@@ -164,9 +167,10 @@ def main():
     for call in system_calls(f"{directory}/trace", symbols):
         kinds[kind_of(call, symbols)].append(call)
     os.unlink(f"{directory}/trace")
-    for kind in ("map", "unmap"):
-        if not kinds[kind]:
-            sys.exit(f"no {kind} in the log")
+    kinds.pop(None, None)
+    if not kinds:
+        sys.exit("no such call in the log")
+    for kind in sorted(kinds):
         n = len(kinds[kind])
         sizes = sorted(map(len, kinds[kind]))
         root, own, calls = Node(kind), collections.Counter(), collections.Counter()

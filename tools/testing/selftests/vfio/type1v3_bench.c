@@ -795,33 +795,69 @@ static void warm_up(void)
 }
 
 /* For a profile: the same again and again, from when "steady" is printed */
-static void loop(const char *backend, const char *name)
+
+static void steady(int round)
+{
+	if (round != 2)
+		return;
+	puts("steady");
+	fflush(stdout);
+}
+
+static void loop_pages(struct backend *b, const struct page_case *p)
 {
 	const size_t n = 256;
+	struct range *pages = make_pages(p, n);
 
-	if (mem_alloc(&small, MEM_4K, n * PAGE) ||
+	backend_open(b);
+	for (int round = 0;; round++) {
+		map_ranges(b, pages, n, p->flags & READONLY ? RO : RW);
+		unmap_ranges(b, pages, n);
+		steady(round);
+	}
+}
+
+static void loop_emulated(struct backend *b)
+{
+	static const struct page_case different = {
+		.stride = 1, .flags = SHUFFLED | DIFFERENT,
+	};
+	struct vfio_emulated_test_time time = {
+		.npages = batch, .step = batch / 2 + 1, .size = 64,
+	};
+	const size_t n = small.size / PAGE;
+	struct range *pages = make_pages(&different, n);
+
+	device_bus = "platform";
+	device_name = emulated_name(0);
+	backend_open(b);
+	for (size_t i = 0; i < n; i++)
+		map(b, pages[i].iova, pages[i].va, PAGE, RW);
+	for (int round = 0;; round++) {
+		for (size_t i = 0; i < n; i += batch) {
+			time.iova = TEST_IOVA + i * PAGE;
+			if (ioctl(b->device, VFIO_EMULATED_TEST_TIME, &time))
+				err(1, "%s: emulated device", b->name);
+		}
+		steady(round);
+	}
+}
+
+static void loop(const char *backend, const char *name)
+{
+	if (mem_alloc(&small, MEM_4K, 16 * MIB) ||
 	    mem_alloc(&huge, MEM_THP, 2 * MIB))
 		errx(1, "memory");
 	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
-		for (size_t j = 0; j < ARRAY_SIZE(page_cases); j++) {
-			struct backend *b = &backends[i];
-			const struct page_case *p = &page_cases[j];
-			__u32 flags = p->flags & READONLY ? RO : RW;
-			struct range *pages;
+		struct backend *b = &backends[i];
 
-			if (strcmp(b->name, backend) || strcmp(p->name, name))
-				continue;
-			pages = make_pages(p, n);
-			backend_open(b);
-			for (int round = 0;; round++) {
-				map_ranges(b, pages, n, flags);
-				unmap_ranges(b, pages, n);
-				if (round == 2) {
-					puts("steady");
-					fflush(stdout);
-				}
-			}
-		}
+		if (strcmp(b->name, backend))
+			continue;
+		if (!strcmp(name, "emulated"))
+			loop_emulated(b);
+		for (size_t j = 0; j < ARRAY_SIZE(page_cases); j++)
+			if (!strcmp(page_cases[j].name, name))
+				loop_pages(b, &page_cases[j]);
 	}
 	errx(2, "no such backend or case");
 }
