@@ -369,7 +369,8 @@ static bool node_is_far(const struct xa_node *node, unsigned long near,
 }
 
 /* Walk to the slot which covers @index. */
-static void *slot_load(struct slot *slot, struct vfio_xa_dma *store, unsigned long index)
+static __always_inline void *__slot_load(struct slot *slot, struct vfio_xa_dma *store,
+					 unsigned long index)
 {
 	struct xa_node *node = store->near_node;
 	void *entry;
@@ -395,6 +396,12 @@ static void *slot_load(struct slot *slot, struct vfio_xa_dma *store, unsigned lo
 	slot->node = node;
 	slot->entry = entry;
 	return entry;
+}
+
+static noinline void *slot_load(struct slot *slot, struct vfio_xa_dma *store,
+				unsigned long index)
+{
+	return __slot_load(slot, store, index);
 }
 
 /* An XArray state which is at the slot, to store to it. */
@@ -1443,7 +1450,7 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 	struct slot slot;
 	unsigned int i;
 
-	a = slot_load(&slot, store, index);
+	a = __slot_load(&slot, store, index);
 	if (xa_is_value(a)) {
 		word = xa_to_value(a);
 		if (slot_shift(&slot) || word & unless ||
@@ -1647,7 +1654,7 @@ unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index)
 	struct slot slot;
 	unsigned int i;
 
-	a = slot_load(&slot, store, index);
+	a = __slot_load(&slot, store, index);
 	if (xa_is_value(a))
 		return xa_to_value(a);
 	if (!a)
