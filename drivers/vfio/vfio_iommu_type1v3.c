@@ -47,7 +47,6 @@
 #include <linux/string_helpers.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
-#include <linux/xarray.h>
 
 #include <uapi/linux/iommufd.h>
 #include <uapi/linux/vfio_type1v3.h>
@@ -85,9 +84,14 @@ MODULE_PARM_DESC(alias_type1,
 /* How often a driver is asked to let go of pages that are to be unmapped */
 #define VFIO_TYPE1V3_RELEASE_RETRIES	10
 
-/* A page that emulated devices have pinned: page frame and number of pins */
-#define VFIO_TYPE1V3_PIN_COUNT_BITS	23
-#define VFIO_TYPE1V3_PIN_COUNT_MAX	(BIT(VFIO_TYPE1V3_PIN_COUNT_BITS) - 1)
+/*
+ * A page that emulated devices have pinned, as a word of a store: page frame,
+ * number of pins, and whether the page may have been written to.
+ */
+#define VFIO_TYPE1V3_PIN_WRITE		BIT(0)
+#define VFIO_TYPE1V3_PIN_ONE		BIT(1)
+#define VFIO_TYPE1V3_PIN_COUNT_MASK	GENMASK(22, 1)
+#define VFIO_TYPE1V3_PIN_PFN_SHIFT	23
 
 /**
  * struct vfio_type1v3_group - an IOMMU group in a container
@@ -168,8 +172,7 @@ struct vfio_type1v3_count {
  * @devices_lock: held while drivers are told of an unmap
  * @devices: open devices that pin pages, list of struct vfio_device; changes
  *	with @devices_lock and @lock held
- * @pins: IOVA page to page frame and number of pins of emulated devices
- * @nr_pins: entries in @pins
+ * @pins: what emulated devices have pinned, VFIO_TYPE1V3_PIN_*
  * @vaddr_invalid: pages whose user memory is gone until it is updated
  * @dirty_tracking: VFIO_IOMMU_DIRTY_PAGES_FLAG_START was last
  * @released: VFIO has let go of the container
@@ -195,8 +198,7 @@ struct vfio_type1v3 {
 	struct list_head emulated;
 	struct mutex devices_lock;	/* drivers' callbacks */
 	struct list_head devices;
-	struct xarray pins;
-	unsigned long nr_pins;
+	struct vfio_xa_dma pins;
 	unsigned long vaddr_invalid;
 	bool dirty_tracking;
 	bool released;
@@ -218,17 +220,39 @@ static DEFINE_HASHTABLE(vfio_type1v3_containers, 6);
 static DEFINE_SPINLOCK(vfio_type1v3_containers_lock);
 static unsigned long vfio_type1v3_last_id;
 
-static struct vfio_type1v3 *vfio_type1v3_get(void *iommu_data)
+static struct vfio_type1v3 *vfio_type1v3_find(void *iommu_data)
 {
 	unsigned long id = (unsigned long)iommu_data;
 	struct vfio_type1v3 *container;
 
-	rcu_read_lock();
 	hash_for_each_possible_rcu(vfio_type1v3_containers, container, hash, id)
 		if (container->id == id)
 			break;
+	return container;
+}
+
+static struct vfio_type1v3 *vfio_type1v3_get(void *iommu_data)
+{
+	struct vfio_type1v3 *container;
+
+	rcu_read_lock();
+	container = vfio_type1v3_find(iommu_data);
 	if (container && !refcount_inc_not_zero(&container->users))
 		container = NULL;
+	rcu_read_unlock();
+	return container;
+}
+
+/*
+ * The container of a driver's call.  Its device is open, and VFIO lets go of no
+ * container with such a device, so this one stays without a reference.
+ */
+static struct vfio_type1v3 *vfio_type1v3_of_driver(void *iommu_data)
+{
+	struct vfio_type1v3 *container;
+
+	rcu_read_lock();
+	container = vfio_type1v3_find(iommu_data);
 	rcu_read_unlock();
 	return container;
 }
@@ -238,10 +262,10 @@ static void vfio_type1v3_put(struct vfio_type1v3 *container)
 	if (!refcount_dec_and_test(&container->users))
 		return;
 
+	vfio_xa_dma_destroy(&container->pins);
 	vfio_xa_dma_destroy(&container->store);
 	vfio_dma_owner_clear(&container->owner);
 	vfio_dma_space_destroy(&container->space);
-	xa_destroy(&container->pins);
 	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
 	kfree_rcu(container, rcu);
@@ -313,17 +337,26 @@ static bool vfio_type1v3_iova_valid(const struct vfio_type1v3 *container,
 	return !container->ranges;
 }
 
+/* Has an emulated device pinned anything? */
+static bool vfio_type1v3_has_pins(const struct vfio_type1v3 *container)
+{
+	return !vfio_xa_dma_empty(&container->pins);
+}
+
 static unsigned long vfio_type1v3_count_pins(struct vfio_type1v3 *container,
 					     unsigned long first,
 					     unsigned long last)
 {
-	unsigned long index = first, n = 0;
-	void *entry;
+	struct vfio_xa_dma_run run;
+	unsigned long n = 0;
 
-	if (!container->nr_pins)
+	if (!vfio_type1v3_has_pins(container))
 		return 0;
-	xa_for_each_range(&container->pins, index, entry, first, last) {
-		n++;
+	while (vfio_xa_dma_next(&container->pins, first, last, &run)) {
+		n += vfio_type1v3_run_pages(&run);
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
 		cond_resched();
 	}
 	return n;
@@ -550,15 +583,13 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 static void vfio_type1v3_leak_pins(struct vfio_type1v3 *container,
 				   unsigned long first, unsigned long last)
 {
-	unsigned long index;
-	void *entry;
-
-	if (!container->nr_pins)
+	if (!vfio_type1v3_has_pins(container))
 		return;
-	xa_for_each_range(&container->pins, index, entry, first, last) {
-		WARN_ONCE(1, "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n");
-		xa_erase(&container->pins, index);
-		container->nr_pins--;
+	if (WARN_ONCE(vfio_type1v3_count_pins(container, first, last),
+		      "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n")) {
+		vfio_xa_dma_prepare(&container->pins, first, last,
+				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_erase(&container->pins, first, last);
 	}
 }
 
@@ -641,22 +672,21 @@ static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
 				      unsigned long first, unsigned long last)
 {
 	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES;
-	unsigned long index, pos = first;
 	struct vfio_xa_dma_run run;
 	struct vfio_device *device;
+	unsigned long pos = first;
 
 	/* From the beginning each time: others pin what is not marked yet. */
-	while (container->nr_pins &&
-	       (index = first,
-		xa_find(&container->pins, &index, last, XA_PRESENT))) {
-		if (index != pos)
+	while (vfio_type1v3_has_pins(container) &&
+	       vfio_xa_dma_next(&container->pins, first, last, &run)) {
+		if (run.first != pos)
 			retries = VFIO_TYPE1V3_RELEASE_RETRIES;
-		pos = index;
+		pos = run.first;
 		/* A pinned page is mapped. */
 		if (!retries-- ||
-		    WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, index,
+		    WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, pos,
 						   last, &run))) {
-			vfio_type1v3_leak_pins(container, index, index);
+			vfio_type1v3_leak_pins(container, pos, pos);
 			continue;
 		}
 
@@ -1004,9 +1034,8 @@ static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
 				     unsigned int shift, bool all,
 				     unsigned long *bitmap)
 {
-	unsigned long pos = first, index, lo, hi;
+	unsigned long pos = first, lo, hi;
 	struct vfio_xa_dma_run run;
-	void *entry;
 
 	while (vfio_xa_dma_next(&container->store, pos, last, &run)) {
 		if ((all || run.word & VFIO_XA_DMA_DIRTY) &&
@@ -1020,10 +1049,16 @@ static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
 		pos = run.last + 1;
 	}
 
-	if (!container->nr_pins)
+	if (!vfio_type1v3_has_pins(container))
 		return;
-	xa_for_each_range(&container->pins, index, entry, first, last)
-		__set_bit((index - first) >> shift, bitmap);
+	for (pos = first; vfio_xa_dma_next(&container->pins, pos, last, &run);
+	     pos = run.last + 1) {
+		lo = (run.first - first) >> shift;
+		hi = (run.last - first) >> shift;
+		bitmap_set(bitmap, lo, hi - lo + 1);
+		if (run.last >= last)
+			break;
+	}
 }
 
 /*
@@ -1180,7 +1215,7 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 		goto out_size;
 	}
 
-	if (container->nr_pins) {
+	if (vfio_type1v3_has_pins(container)) {
 		vfio_type1v3_release_pins(container, first, last);
 		ret = vfio_type1v3_check_unmap(container, unmap, bitmap,
 					       &iova_last);
@@ -2836,7 +2871,7 @@ static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 		request = &unit->request;
 		if (!unit->nr_entries)
 			continue;
-		if (container->nr_pins) {
+		if (vfio_type1v3_has_pins(container)) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
 			vfio_type1v3_release_pins(container, request->first,
@@ -3000,7 +3035,7 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 			unit = batch->units[i];
 		}
 
-		if (container->nr_pins) {
+		if (vfio_type1v3_has_pins(container)) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
 			vfio_type1v3_release_pins(container, unit.request.first,
@@ -3275,6 +3310,57 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
  * Emulated devices
  */
 
+/* Replace what is known of a page that is pinned. */
+static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
+				 unsigned long index, unsigned long from,
+				 unsigned long to)
+{
+	/* Pins of one page at several addresses can be equal, and a run. */
+	vfio_xa_dma_prepare(&container->pins, index, index,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_change(&container->pins, index, index, from, to);
+}
+
+/* Pin what is at an address of the owner, and charge for it unless that is done. */
+static int vfio_type1v3_pin_vaddr(struct vfio_type1v3 *container,
+				  unsigned long vaddr, bool write,
+				  struct page **page)
+{
+	struct vfio_dma_owner *owner = &container->owner;
+	unsigned long charge = !vfio_type1v3_has_domain(container);
+	struct vfio_dma_extent extent;
+	struct vfio_dma_pin pin;
+	int ret;
+
+	ret = vfio_dma_charge(owner, charge);
+	if (ret)
+		return ret;
+	if (owner->mm == current->mm && vfio_dma_pin_now(vaddr, 1, write, page))
+		return 0;
+
+	vfio_dma_pin_start(&pin, owner->mm, vaddr, 1, write);
+	ret = vfio_dma_pin_step(&pin);
+	if (!ret && !vfio_dma_pin_extent(&pin, &extent))
+		ret = -EFAULT;
+	vfio_dma_pin_finish(&pin);
+	if (!ret && extent.pfnmap)
+		ret = -EINVAL;
+	if (ret)
+		vfio_dma_uncharge(owner, charge);
+	else
+		*page = pfn_to_page(extent.pfn);
+	return ret;
+}
+
+static void vfio_type1v3_unpin_pfn(struct vfio_type1v3 *container,
+				   unsigned long pfn, bool dirty)
+{
+	vfio_dma_unpin(pfn, 1, dirty);
+	if (!vfio_type1v3_has_domain(container) &&
+	    !WARN_ON_ONCE(!container->owner.mm))
+		vfio_dma_uncharge(&container->owner, 1);
+}
+
 /*
  * Pin one page for a driver.  As in type1, and other than for a mapping, the
  * mutex is held while user space provides the page: pins that the driver has not
@@ -3284,10 +3370,6 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 				 unsigned long index, int prot, bool alive,
 				 struct page **page)
 {
-	bool has_domain = vfio_type1v3_has_domain(container);
-	struct vfio_dma_owner *owner = &container->owner;
-	struct vfio_dma_extent extent;
-	struct vfio_dma_pin pin;
 	unsigned long word, value;
 	int ret;
 
@@ -3297,82 +3379,62 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 	if (prot & ~vfio_type1v3_prot(word))
 		return -EPERM;
 	/* With a domain every page that can be pinned is charged already. */
-	if (has_domain && word & VFIO_XA_DMA_PFNMAP)
+	if (word & VFIO_XA_DMA_PFNMAP && vfio_type1v3_has_domain(container))
 		return -EINVAL;
 
 	/* Whatever is at the address now, it is this page that is mapped. */
-	value = xa_to_value(xa_load(&container->pins, index));
+	value = vfio_xa_dma_load(&container->pins, index);
 	if (value) {
-		if ((value & VFIO_TYPE1V3_PIN_COUNT_MAX) ==
-		    VFIO_TYPE1V3_PIN_COUNT_MAX)
+		if (!(~value & VFIO_TYPE1V3_PIN_COUNT_MASK))
 			return -EOVERFLOW;
-		/* Replacing an entry takes no memory. */
-		xa_store(&container->pins, index, xa_mk_value(value + 1),
-			 GFP_KERNEL_ACCOUNT);
-		*page = pfn_to_page(value >> VFIO_TYPE1V3_PIN_COUNT_BITS);
+		vfio_type1v3_set_pin(container, index, value,
+				     value + VFIO_TYPE1V3_PIN_ONE);
+		*page = pfn_to_page(value >> VFIO_TYPE1V3_PIN_PFN_SHIFT);
 		return 0;
 	}
 
 	if (!alive)
 		return -ENODEV;
-	if (!has_domain) {
-		ret = vfio_dma_charge(owner, 1);
-		if (ret)
-			return ret;
-	}
-
-	vfio_dma_pin_start(&pin, owner->mm, vfio_xa_dma_vaddr(word, index), 1,
-			   word & VFIO_XA_DMA_WRITE);
-	ret = vfio_dma_pin_step(&pin);
-	if (!ret && !vfio_dma_pin_extent(&pin, &extent))
-		ret = -EFAULT;
-	vfio_dma_pin_finish(&pin);
-	if (!ret && extent.pfnmap)
-		ret = -EINVAL;
+	ret = vfio_type1v3_pin_vaddr(container, vfio_xa_dma_vaddr(word, index),
+				     word & VFIO_XA_DMA_WRITE, page);
 	if (ret)
-		goto err_uncharge;
+		return ret;
 
-	value = extent.pfn << VFIO_TYPE1V3_PIN_COUNT_BITS | 1;
-	ret = xa_err(xa_store(&container->pins, index, xa_mk_value(value),
-			      VFIO_DMA_GFP));
+	value = page_to_pfn(*page) << VFIO_TYPE1V3_PIN_PFN_SHIFT |
+		VFIO_TYPE1V3_PIN_ONE;
+	if (word & VFIO_XA_DMA_WRITE)
+		value |= VFIO_TYPE1V3_PIN_WRITE;
+	ret = vfio_xa_dma_insert(&container->pins, index, index, value,
+				 VFIO_DMA_GFP);
 	if (ret)
-		goto err_unpin;
-	container->nr_pins++;
-	*page = pfn_to_page(extent.pfn);
-	return 0;
-
-err_unpin:
-	vfio_dma_unpin(extent.pfn, 1, false);
-err_uncharge:
-	if (!has_domain)
-		vfio_dma_uncharge(owner, 1);
+		vfio_type1v3_unpin_pfn(container, page_to_pfn(*page), false);
 	return ret;
 }
 
 static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
 				    unsigned long index)
 {
-	unsigned long value = xa_to_value(xa_load(&container->pins, index));
-	bool write;
+	unsigned long more = VFIO_TYPE1V3_PIN_COUNT_MASK ^ VFIO_TYPE1V3_PIN_ONE;
+	unsigned long value = vfio_xa_dma_take(&container->pins, index, more);
 
-	if (WARN_ONCE(!value,
-		      "vfio_iommu_type1v3: unpin of a page that is not pinned\n"))
-		return;
-
-	if ((value & VFIO_TYPE1V3_PIN_COUNT_MAX) > 1) {
-		xa_store(&container->pins, index, xa_mk_value(value - 1),
-			 GFP_KERNEL_ACCOUNT);
-		return;
+	if (!value) {
+		value = vfio_xa_dma_load(&container->pins, index);
+		if (WARN_ONCE(!value,
+			      "vfio_iommu_type1v3: unpin of a page that is not pinned\n"))
+			return;
+		if (value & more) {
+			vfio_type1v3_set_pin(container, index, value,
+					     value - VFIO_TYPE1V3_PIN_ONE);
+			return;
+		}
+		vfio_xa_dma_prepare(&container->pins, index, index,
+				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_erase(&container->pins, index, index);
 	}
 
-	xa_erase(&container->pins, index);
-	container->nr_pins--;
 	vfio_type1v3_set_dirty(container, index, index);
-	write = vfio_xa_dma_load(&container->store, index) & VFIO_XA_DMA_WRITE;
-	vfio_dma_unpin(value >> VFIO_TYPE1V3_PIN_COUNT_BITS, 1, write);
-	if (!vfio_type1v3_has_domain(container) &&
-	    !WARN_ON_ONCE(!container->owner.mm))
-		vfio_dma_uncharge(&container->owner, 1);
+	vfio_type1v3_unpin_pfn(container, value >> VFIO_TYPE1V3_PIN_PFN_SHIFT,
+			       value & VFIO_TYPE1V3_PIN_WRITE);
 }
 
 static int vfio_type1v3_check_pin_range(dma_addr_t iova, int npage)
@@ -3396,14 +3458,14 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	struct vfio_type1v3 *container;
 	struct vfio_type1v3_group *group;
 	unsigned long first = iova >> PAGE_SHIFT;
+	bool alive = true, foreign = false;
 	struct mm_struct *mm;
-	bool alive = false;
 	int ret, i;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
 	if (ret)
 		return ret;
-	container = vfio_type1v3_get(iommu_data);
+	container = vfio_type1v3_of_driver(iommu_data);
 	if (!container)
 		return -EINVAL;
 
@@ -3418,7 +3480,10 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	if (list_empty(&container->devices) || !mm)
 		goto out_unlock;
 
-	alive = mmget_not_zero(mm);
+	if (mm != current->mm) {
+		foreign = mmget_not_zero(mm);
+		alive = foreign;
+	}
 	for (i = 0; i < npage; i++) {
 		ret = vfio_type1v3_pin_page(container, first + i, prot, alive,
 					    &pages[i]);
@@ -3446,9 +3511,8 @@ out_unlock:
 		trace_type1v3_error(container->id, "pin_pages", ret);
 	mutex_unlock(&container->lock);
 	/* It may be the last one: not with the mutex. */
-	if (alive)
+	if (foreign)
 		mmput(mm);
-	vfio_type1v3_put(container);
 	return ret;
 }
 
@@ -3460,7 +3524,7 @@ static void vfio_type1v3_unpin_pages(void *iommu_data, dma_addr_t iova,
 
 	if (WARN_ON(vfio_type1v3_check_pin_range(iova, npage)))
 		return;
-	container = vfio_type1v3_get(iommu_data);
+	container = vfio_type1v3_of_driver(iommu_data);
 	if (!container)
 		return;
 
@@ -3470,7 +3534,6 @@ static void vfio_type1v3_unpin_pages(void *iommu_data, dma_addr_t iova,
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNPIN, npage, 0);
 	trace_type1v3_unpin(container->id, iova, npage);
 	mutex_unlock(&container->lock);
-	vfio_type1v3_put(container);
 }
 
 static void vfio_type1v3_register_device(void *iommu_data,
@@ -3518,90 +3581,103 @@ static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
 {
 	unsigned long first = iova >> PAGE_SHIFT, offset = iova & ~PAGE_MASK;
 	unsigned long last = (iova + count - 1) >> PAGE_SHIFT;
+	unsigned long word = vfio_xa_dma_load(&container->store, first);
 	struct vfio_xa_dma_run run;
 	void __user *user;
 
-	if (!vfio_xa_dma_next(&container->store, first, last, &run) ||
-	    run.first != first || run.word & VFIO_XA_DMA_TRANSIENT)
+	if (!word || word & VFIO_XA_DMA_TRANSIENT)
 		return -EINVAL;
-	if (!(run.word & VFIO_XA_DMA_READ) ||
-	    (write && !(run.word & VFIO_XA_DMA_WRITE)))
+	if (!(word & VFIO_XA_DMA_READ) || (write && !(word & VFIO_XA_DMA_WRITE)))
 		return -EPERM;
 
-	count = min_t(size_t, count,
-		      (vfio_type1v3_run_pages(&run) << PAGE_SHIFT) - offset);
-	user = (void __user *)vfio_xa_dma_vaddr(run.word, first) + offset;
+	if (first < last &&
+	    vfio_xa_dma_next(&container->store, first, last, &run)) {
+		last = run.last;
+		count = min_t(size_t, count,
+			      ((last - first + 1) << PAGE_SHIFT) - offset);
+	}
+	user = (void __user *)vfio_xa_dma_vaddr(word, first) + offset;
 	*copied = count;
 	if (!write)
 		return copy_from_user(data, user, count) ? -EFAULT : 0;
 
 	if (copy_to_user(user, data, count))
 		return -EFAULT;
-	vfio_type1v3_set_dirty(container, first, run.last);
+	vfio_type1v3_set_dirty(container, first, last);
 	return 0;
+}
+
+/* Copy from or to the memory of the owner, whose address space is in use. */
+static int vfio_type1v3_copy(struct vfio_type1v3 *container, dma_addr_t iova,
+			     void *data, size_t count, bool write)
+{
+	size_t copied;
+	int ret;
+
+	for (;;) {
+		ret = vfio_type1v3_copy_run(container, iova, data, count, write,
+					    &copied);
+		if (ret || copied == count)
+			return ret;
+		iova += copied;
+		data += copied;
+		count -= copied;
+		cond_resched();
+	}
+}
+
+/* The same for a caller that is not the owner: a kernel thread can be. */
+static noinline int
+vfio_type1v3_copy_foreign(struct vfio_type1v3 *container, dma_addr_t iova,
+			  void *data, size_t count, bool write)
+{
+	struct mm_struct *mm = container->owner.mm;
+	int ret = -EFAULT;
+
+	if (!mmget_not_zero(mm))
+		return -EPERM;
+	if (!current->mm) {
+		kthread_use_mm(mm);
+		ret = vfio_type1v3_copy(container, iova, data, count, write);
+		kthread_unuse_mm(mm);
+	}
+	mmput(mm);
+	return ret;
 }
 
 static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 			       size_t count, bool write)
 {
-	bool kthread = !current->mm;
 	struct vfio_type1v3 *container;
-	struct mm_struct *mm;
 	unsigned long npages;
-	size_t copied;
 	dma_addr_t last;
-	int ret = 0;
+	int ret;
 
 	if (!count)
 		return 0;
 	if (check_add_overflow(iova, count - 1, &last))
 		return -EOVERFLOW;
 	npages = (last >> PAGE_SHIFT) - (iova >> PAGE_SHIFT) + 1;
-	container = vfio_type1v3_get(iommu_data);
+	container = vfio_type1v3_of_driver(iommu_data);
 	if (!container)
 		return -EINVAL;
 
 	mutex_lock(&container->lock);
-	ret = -EBUSY;
 	if (WARN_ONCE(container->vaddr_invalid,
 		      "vfio_dma_rw() during a live update\n"))
-		goto out_unlock;
-
-	ret = -EINVAL;
-	mm = container->owner.mm;
-	if (!mm)
-		goto out_unlock;
-	ret = -EPERM;
-	if (!mmget_not_zero(mm))
-		goto out_unlock;
-	ret = -EFAULT;
-	if (kthread)
-		kthread_use_mm(mm);
-	else if (current->mm != mm)
-		goto out_mmput;
-
-	do {
-		ret = vfio_type1v3_copy_run(container, iova, data, count, write,
-					    &copied);
-		if (ret)
-			break;
-		iova += copied;
-		data += copied;
-		count -= copied;
-		cond_resched();
-	} while (count);
-
-	if (kthread)
-		kthread_unuse_mm(mm);
-out_mmput:
-	mmput(mm);
-out_unlock:
+		ret = -EBUSY;
+	else if (!container->owner.mm)
+		ret = -EINVAL;
+	else if (container->owner.mm == current->mm)
+		ret = vfio_type1v3_copy(container, iova, data, count, write);
+	else
+		ret = vfio_type1v3_copy_foreign(container, iova, data, count,
+						write);
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
 			   ret);
 	if (ret)
 		trace_type1v3_error(container->id, "dma_rw", ret);
 	mutex_unlock(&container->lock);
-	vfio_type1v3_put(container);
 	return ret;
 }
 
@@ -3676,7 +3752,8 @@ static int vfio_type1v3_stat_show(struct seq_file *m, void *unused)
 	seq_printf(m, "mapped_pages %lu\n",
 		   vfio_xa_dma_npages(&container->store));
 	seq_printf(m, "pinned_pages %lu\n", vfio_type1v3_pinned(container));
-	seq_printf(m, "device_pages %lu\n", container->nr_pins);
+	seq_printf(m, "device_pages %lu\n",
+		   vfio_xa_dma_npages(&container->pins));
 	seq_printf(m, "invalid_pages %lu\n", container->vaddr_invalid);
 	seq_printf(m, "dirty_tracking %d\n", container->dirty_tracking);
 	seq_printf(m, "store_bytes %zu\n",
@@ -3778,7 +3855,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 	INIT_LIST_HEAD(&container->maps);
 	INIT_LIST_HEAD(&container->emulated);
 	INIT_LIST_HEAD(&container->devices);
-	xa_init_flags(&container->pins, XA_FLAGS_ACCOUNT);
+	vfio_xa_dma_init(&container->pins);
 	vfio_xa_dma_init(&container->store);
 	ret = vfio_dma_space_init(&container->space, &container->lock);
 	if (ret)

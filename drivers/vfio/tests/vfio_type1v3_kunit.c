@@ -1423,10 +1423,11 @@ static const struct vfio_device_ops device_ops = {
 /* The number of pins of a page has an end, and pins of several pages none of it. */
 static void pin_overflow(struct kunit *test)
 {
-	const unsigned long max = VFIO_TYPE1V3_PIN_COUNT_MAX;
+	const unsigned long max = VFIO_TYPE1V3_PIN_COUNT_MASK;
+	const unsigned long one = VFIO_TYPE1V3_PIN_ONE;
 	struct container_test *t = test->priv;
 	struct iommu_group *group = test_group(&t->emulated);
-	struct xarray *pins = &t->container->pins;
+	struct vfio_xa_dma *pins = &t->container->pins;
 	dma_addr_t iova = BASE << PAGE_SHIFT;
 	struct vfio_device *device;
 	struct page *pages[3];
@@ -1443,22 +1444,22 @@ static void pin_overflow(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
 							 RW, pages), 3);
 	/* As many pins of the page in the middle as there can be, less one */
-	value = xa_to_value(xa_load(pins, BASE + 1));
-	KUNIT_EXPECT_EQ(test, value & max, 1);
-	xa_store(pins, BASE + 1, xa_mk_value(value + max - 2), GFP_KERNEL);
+	value = vfio_xa_dma_load(pins, BASE + 1);
+	KUNIT_EXPECT_EQ(test, value & max, one);
+	vfio_xa_dma_change(pins, BASE + 1, BASE + 1, one, max - one);
 	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
 							 RW, pages), 3);
 	KUNIT_EXPECT_PTR_EQ(test, pages[1], t->memory->pages[1]);
-	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 1)), value | max);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(pins, BASE + 1), value | max);
 
 	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova, 3,
 							 RW, pages), -EOVERFLOW);
 	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group,
 							 iova + PAGE_SIZE, 1,
 							 RW, pages), -EOVERFLOW);
-	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 1)), value | max);
-	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE)) & max, 2);
-	KUNIT_EXPECT_EQ(test, xa_to_value(xa_load(pins, BASE + 2)) & max, 2);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(pins, BASE + 1), value | max);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(pins, BASE) & max, 2 * one);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(pins, BASE + 2) & max, 2 * one);
 	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 3);
 
 	/* One less, and there is room for one */
@@ -1467,11 +1468,10 @@ static void pin_overflow(struct kunit *test)
 							 iova + PAGE_SIZE, 1,
 							 RW, pages), 1);
 
-	xa_store(pins, BASE + 1, xa_mk_value(value + 1), GFP_KERNEL);
+	vfio_xa_dma_change(pins, BASE + 1, BASE + 1, max, 2 * one);
 	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
 	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
-	KUNIT_EXPECT_TRUE(test, xa_empty(pins));
-	KUNIT_EXPECT_EQ(test, t->container->nr_pins, 0);
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(pins));
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);
 }
