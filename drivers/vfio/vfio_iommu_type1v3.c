@@ -2683,6 +2683,8 @@ static int vfio_type1v3_batch_result(const struct vfio_type1v3_batch *batch)
 {
 	unsigned int i;
 
+	if (!batch->failed)
+		return 0;
 	for (i = 0; i < batch->nr; i++)
 		if (batch->entries[i].result &&
 		    batch->entries[i].result != -ECANCELED)
@@ -2701,6 +2703,24 @@ static int vfio_type1v3_entry_request(struct vfio_type1v3_batch *batch,
 					 request);
 }
 
+static int vfio_type1v3_entry_range(struct vfio_type1v3_batch *batch,
+				    unsigned int i,
+				    struct vfio_type1v3_request *request)
+{
+	const struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
+	u64 mask = vfio_type1v3_pgsize(batch->container) - 1, iova_last;
+
+	if (!entry->size)
+		return -EINVAL;
+	if (check_add_overflow(entry->iova, entry->size - 1, &iova_last))
+		return -EOVERFLOW;
+	if ((entry->iova | entry->size) & mask)
+		return -EINVAL;
+	request->first = entry->iova >> PAGE_SHIFT;
+	request->last = iova_last >> PAGE_SHIFT;
+	return 0;
+}
+
 static int vfio_type1v3_check_entry(struct vfio_type1v3_batch *batch,
 				    unsigned int i)
 {
@@ -2710,15 +2730,17 @@ static int vfio_type1v3_check_entry(struct vfio_type1v3_batch *batch,
 		  VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
 
 	entry->result = -ECANCELED;
+	batch->units[i].entry = i;
+	batch->units[i].nr_entries = 1;
 	if (vfio_type1v3_is_unmap(batch, i)) {
 		if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP ||
 		    entry->vaddr)
 			return -EINVAL;
-	} else if (entry->flags & ~map || !(entry->flags & access)) {
-		return -EINVAL;
+		return vfio_type1v3_entry_range(batch, i,
+						&batch->units[i].request);
 	}
-	batch->units[i].entry = i;
-	batch->units[i].nr_entries = 1;
+	if (entry->flags & ~map || !(entry->flags & access))
+		return -EINVAL;
 	return vfio_type1v3_entry_request(batch, i, &batch->units[i].request);
 }
 
@@ -3057,6 +3079,19 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 	return stop;
 }
 
+static noinline void
+vfio_type1v3_trace_entry(unsigned long id, bool unmap, unsigned long npages,
+			 const struct vfio_iommu_type1v3_batch_entry *entry)
+{
+	if (unmap)
+		trace_type1v3_unmap(id, entry->iova, entry->size,
+				    (u64)npages << PAGE_SHIFT, entry->flags,
+				    entry->result);
+	else
+		trace_type1v3_map(id, entry->iova, entry->size, entry->vaddr,
+				  entry->flags, entry->result);
+}
+
 /* An entry is counted and traced as the call that it stands for. */
 static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 {
@@ -3064,33 +3099,22 @@ static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 	struct vfio_type1v3 *container = batch->container;
 	unsigned long npages, sum = 0;
 	unsigned int i;
+	bool unmap;
 	int ret;
 
 	for (i = 0; i < batch->nr; i++) {
 		entry = &batch->entries[i];
+		unmap = vfio_type1v3_is_unmap(batch, i);
 		ret = entry->result;
 		npages = entry->size >> PAGE_SHIFT;
-		if (vfio_type1v3_is_unmap(batch, i)) {
-			/* It can fail half-way, and says how far it came. */
-			if (ret && ret != -EINTR && ret != -EIO)
-				npages = 0;
-			vfio_type1v3_count(container, VFIO_TYPE1V3_OP_UNMAP,
-					   npages, ret);
-			if (trace_type1v3_unmap_enabled())
-				trace_type1v3_unmap(container->id, entry->iova,
-						    entry->size,
-						    (u64)npages << PAGE_SHIFT,
-						    entry->flags, ret);
-		} else {
-			if (ret)
-				npages = 0;
-			vfio_type1v3_count(container, VFIO_TYPE1V3_OP_MAP,
-					   npages, ret);
-			if (trace_type1v3_map_enabled())
-				trace_type1v3_map(container->id, entry->iova,
-						  entry->size, entry->vaddr,
-						  entry->flags, ret);
-		}
+		/* An unmap can fail half-way, and says how far it came. */
+		if (ret && !(unmap && (ret == -EINTR || ret == -EIO)))
+			npages = 0;
+		vfio_type1v3_count(container, unmap ? VFIO_TYPE1V3_OP_UNMAP :
+				   VFIO_TYPE1V3_OP_MAP, npages, ret);
+		if (trace_type1v3_map_enabled() || trace_type1v3_unmap_enabled())
+			vfio_type1v3_trace_entry(container->id, unmap, npages,
+						 entry);
 		sum += npages;
 	}
 	ret = vfio_type1v3_batch_result(batch);
@@ -3134,13 +3158,22 @@ static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 	mutex_unlock(&container->lock);
 }
 
-static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
+/* So many entries take no memory but the stack. */
+#define VFIO_TYPE1V3_BATCH_SMALL	8
+
+static noinline_for_stack long
+vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 {
+	struct {
+		struct vfio_iommu_type1v3_batch_entry entry;
+		struct vfio_type1v3_unit units[2];
+		struct page *page;
+	} small[VFIO_TYPE1V3_BATCH_SMALL] __uninitialized;
 	size_t minsz = offsetofend(struct vfio_iommu_type1v3_batch, entries);
 	struct vfio_type1v3_batch batch = { .container = container };
 	struct vfio_iommu_type1v3_batch header;
-	unsigned int i;
-	long ret = -ENOMEM;
+	void *room = small;
+	long ret = -EFAULT;
 
 	if (copy_from_user(&header, arg, minsz))
 		return -EFAULT;
@@ -3155,41 +3188,27 @@ static long vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 
 	batch.flags = header.flags;
 	batch.nr = header.nr_entries;
-	batch.entries = kvmalloc_array(batch.nr, sizeof(*batch.entries),
-				       VFIO_DMA_GFP);
-	batch.units = kvmalloc_array(batch.nr, sizeof(*batch.units),
-				     VFIO_DMA_GFP);
-	if (!batch.entries || !batch.units)
-		goto out_free;
+	if (batch.nr > ARRAY_SIZE(small))
+		room = kvmalloc_array(batch.nr, sizeof(*small), VFIO_DMA_GFP);
+	if (!room)
+		return -ENOMEM;
+	batch.entries = room;
+	batch.units = (void *)(batch.entries + batch.nr);
+	batch.now = batch.units + batch.nr;
+	batch.pages = (void *)(batch.now + batch.nr);
 
-	ret = -EFAULT;
 	if (copy_from_user(batch.entries, u64_to_user_ptr(header.entries),
 			   batch.nr * sizeof(*batch.entries)))
 		goto out_free;
 
-	ret = -ENOMEM;
-	for (i = 0; i < batch.nr && vfio_type1v3_is_unmap(&batch, i); i++)
-		;
-	if (i < batch.nr) {
-		batch.now = kvmalloc_array(batch.nr, sizeof(*batch.now),
-					   VFIO_DMA_GFP);
-		batch.pages = kvmalloc_array(batch.nr, sizeof(*batch.pages),
-					     VFIO_DMA_GFP);
-		if (!batch.now || !batch.pages)
-			goto out_free;
-	}
-
-	ret = -EFAULT;
 	vfio_type1v3_do_batch(&batch);
 
 	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
 			  batch.nr * sizeof(*batch.entries)))
 		ret = vfio_type1v3_batch_result(&batch);
 out_free:
-	kvfree(batch.pages);
-	kvfree(batch.now);
-	kvfree(batch.units);
-	kvfree(batch.entries);
+	if (room != small)
+		kvfree(room);
 	return ret;
 }
 
