@@ -50,6 +50,9 @@
 
 #define VFIO_DMA_BATCH_DIRTY	BIT(BITS_PER_LONG - 1)
 
+/* Single pages that are unpinned with one call */
+#define VFIO_DMA_UNPIN_PAGES	32
+
 /**
  * struct vfio_dma_lost - a block that is mapped no longer, against our will
  * @next: in &vfio_dma_domain.lost
@@ -1138,6 +1141,33 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap, "VFIO_DMA");
 
+/* Unpin all extents; those of one page many at a time */
+static void vfio_dma_unpin_batch(struct vfio_dma_space *space)
+{
+	struct page *pages[VFIO_DMA_UNPIN_PAGES] __uninitialized;
+	unsigned int i, n = 0;
+	unsigned long npages;
+	bool dirty = false;
+
+	for (i = 0; i < space->nr_batch; i++) {
+		npages = space->batch[i].npages;
+		if (n && (n == ARRAY_SIZE(pages) ||
+			  dirty != !!(npages & VFIO_DMA_BATCH_DIRTY))) {
+			unpin_user_pages_dirty_lock(pages, n, dirty);
+			n = 0;
+		}
+		dirty = npages & VFIO_DMA_BATCH_DIRTY;
+		npages &= ~VFIO_DMA_BATCH_DIRTY;
+		if (npages == 1)
+			pages[n++] = pfn_to_page(space->batch[i].pfn);
+		else
+			vfio_dma_unpin(space->batch[i].pfn, npages, dirty);
+	}
+	if (n)
+		unpin_user_pages_dirty_lock(pages, n, dirty);
+	space->nr_batch = 0;
+}
+
 /**
  * vfio_dma_unmap_flush() - synchronise the IOTLBs and unpin what was unmapped
  * @space: the space
@@ -1147,8 +1177,6 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap, "VFIO_DMA");
 void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 {
 	struct vfio_dma_domain *domain;
-	unsigned long npages;
-	unsigned int i;
 
 	lockdep_assert_held(space->lock);
 
@@ -1160,13 +1188,7 @@ void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 		domain->unsynced = false;
 	}
 
-	for (i = 0; i < space->nr_batch; i++) {
-		npages = space->batch[i].npages;
-		vfio_dma_unpin(space->batch[i].pfn,
-			       npages & ~VFIO_DMA_BATCH_DIRTY,
-			       npages & VFIO_DMA_BATCH_DIRTY);
-	}
-	space->nr_batch = 0;
+	vfio_dma_unpin_batch(space);
 	cond_resched();
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap_flush, "VFIO_DMA");
