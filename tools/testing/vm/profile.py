@@ -21,7 +21,9 @@ import socket
 import sys
 import time
 
-LOG_SECONDS = 5
+# Enough for some calls of 256 entries, however slow the machine is
+LOG_BYTES = 300 << 20
+LOG_SECONDS = 120
 
 # What a system call is, by the first of these that it calls
 KINDS = (("vfio_pin_pages", "emulated"), ("iommu_unmap", "unmap"), ("iommu_map", "map"))
@@ -56,7 +58,10 @@ def record(directory):
     execute = monitor(f"{directory}/qmp")
     for command in ("singlestep on", "log exec,nochain"):
         execute("human-monitor-command", **{"command-line": command})
-    time.sleep(LOG_SECONDS)
+    for _ in range(2 * LOG_SECONDS):
+        time.sleep(0.5)
+        if os.stat(f"{directory}/trace").st_size > LOG_BYTES:
+            break
     execute("human-monitor-command", **{"command-line": "log none"})
     execute("quit")
 
