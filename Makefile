@@ -36,6 +36,18 @@ test-all:
 	scripts/deps.sh test-all
 	tools/testing/vm/test.sh '*'
 
+OPS ?= 100000
+fuzz:
+	scripts/deps.sh test
+	tools/testing/vm/selftests.sh -c 2 -t 36000 lean $(or $(IOMMU),vtd) \
+		"type1v3_fuzz --ops $(OPS) $(if $(SEED),--seed $(SEED)) $(FUZZ_ARGS)"
+
+SECONDS ?= 1800
+soak:
+	scripts/deps.sh test
+	tools/testing/vm/selftests.sh -c 2 -t $$(($(SECONDS) + 1800)) lean vtd \
+		"type1v3_fuzz --soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))"
+
 RACE_SECONDS ?= 60
 races:
 	scripts/deps.sh test
@@ -65,10 +77,12 @@ help:
 	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make test-all           the same, and the tests that take long'
 	@echo 'make test-debug         KUnit, kselftests and failing allocations on a debug kernel'
+	@echo 'make fuzz [OPS=... SEED=... IOMMU=vtd|virtio|amd]  random calls against a model'
+	@echo 'make soak [SECONDS=...] mixed load for 30 minutes: nothing may grow'
 	@echo 'make races [RACE_SECONDS=...]  all calls at once, and a device that never stops'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, W=1, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug races bench docs lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug fuzz soak races bench docs lint help

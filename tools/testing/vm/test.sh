@@ -18,7 +18,7 @@ results=$logs/results
 # what "make test" runs, and what "make test-all" runs besides
 stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
 	check-ops docs selftests-stock-vtd selftests-stock-virtio demo clients package kunit
-	selftests-lean-vtd selftests-lean-virtio bench"
+	selftests-lean-vtd selftests-lean-virtio fuzz bench"
 long_stages="patches-build clients-long clients-dpdk build-debug kunit-debug failnth
 	selftests-debug-vtd selftests-debug-virtio softlockup"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
@@ -183,6 +183,7 @@ lane_newest() {
 	stage userspace tap userspace
 	stage kunit kunit kunit lean
 	run_selftests lean
+	stage fuzz tap "$VM/selftests.sh" -c 2 lean vtd 'type1v3_fuzz --seconds 50'
 	stage bench check "$VM/bench.sh" --short
 	stage build-debug check build_debug
 	stage kunit-debug kunit kunit debug

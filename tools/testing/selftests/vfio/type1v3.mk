@@ -16,7 +16,8 @@ TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 	type1v3_compare_test \
 	type1v3_stream_test \
 	type1v3_race_test \
-	type1v3_failnth_test)
+	type1v3_failnth_test \
+	type1v3_fuzz)
 # selfdir comes from ../lib.mk
 TYPE1V3_CFLAGS ?= -I$(selfdir)
 

@@ -1,0 +1,2528 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Random sequences of everything that a program can do with a container, against
+ * a model of which IOVA must translate to which bytes.
+ *
+ *	type1v3_fuzz [--seed N] [--ops N] [--round N] [--threads N] [--seconds N]
+ *		[--only LIST] [--verbose] [--soak]
+ *
+ * Operations come in rounds, each in a process and a container of its own. What
+ * operation i of a round does follows from the seed of the round and from i
+ * alone, so that a round which goes wrong can be repeated with operations left
+ * out: it is, until no single one can be, and the command that repeats what
+ * remains is printed.
+ *
+ * With --threads 1 the model knows everything: translations, bytes, errors, dirty
+ * pages, counts. With more, each thread owns a window of IOVAs and memory, and
+ * the model knows those; two more threads attach and detach groups, fork, and
+ * call ioctls with arguments that make no sense, and all that is asked of those
+ * is that nothing of it is ever seen, and nothing left behind.
+ *
+ * With --soak the rounds are of both kinds, and what the kernel has allocated must
+ * not grow from one to the next: slab, page tables of all kinds, pins.
+ *
+ * The output is TAP. A warning of the kernel is a failure of the operation
+ * before.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kselftest.h"
+#include "type1v3_emulated.h"
+
+#define MAX_WINDOW	3072
+#define NR_NVME		2
+#define NR_PHYS		3	/* the NVMe controllers, and a device to unplug */
+#define UNPLUGGED	2
+#define NR_EMULATED	2
+#define MAX_THREADS	8
+#define MAX_BATCH	24
+#define MAX_CHILDREN	3
+
+/* So far from all else that what is unmapped here is not used for anything else */
+#define USER_BASE	(16 * 1024 * GIB)
+
+/* What a page of memory contains; NULL is zeroes. Kept as long as it is used. */
+struct object {
+	__u8 *data;
+	unsigned int users;
+};
+
+/* A page of the address space */
+struct user_page {
+	struct object *object;
+	__u8 prot;		/* PROT_*, 0 if there is nothing */
+};
+
+/* A page of IOVA */
+struct iova_page {
+	bool mapped, invalid, dirty;
+	__u8 access;		/* VFIO_DMA_MAP_FLAG_READ, _WRITE */
+	int user;		/* page of the address space */
+	struct object *dma;	/* what the IOMMU translates to, if there is one */
+	struct object *pinned;	/* what emulated devices have, if they have pinned */
+	unsigned int pins[NR_EMULATED];
+};
+
+/* The container and its devices, which all threads use */
+struct machine {
+	struct container c;
+	bool has_iommu;		/* VFIO_SET_IOMMU has been called */
+	bool phys[NR_PHYS];
+	int device;		/* of the one that is unplugged */
+	struct nvme nvme[NR_NVME];
+	int emulated[NR_EMULATED];
+	bool emulated_in[NR_EMULATED];
+	bool tracking;
+	long locked, pinned;	/* before anything was mapped */
+	pthread_mutex_t nvme_lock;
+	int log;		/* /dev/kmsg */
+};
+
+/* A window of IOVAs and memory, and the model of it */
+struct world {
+	struct machine *m;
+	bool exact;		/* nobody else uses the container */
+	__u64 iova;
+	int npages;		/* of each */
+	int thp, shared, huge;	/* where that kind of memory begins */
+	__u8 *va;
+	int memfd;
+	struct user_page user[MAX_WINDOW];
+	struct object *file[MAX_WINDOW];
+	struct iova_page page[MAX_WINDOW];
+	long nr_mapped, nr_pinned, nr_invalid;
+	pid_t child[MAX_CHILDREN];
+	__u64 rng;
+	unsigned int op;
+	const char *what;
+	pthread_t thread;
+	__u64 seed;
+	unsigned int nr_ops;
+};
+
+static struct {
+	__u64 seed;
+	unsigned long ops, round, seconds;
+	unsigned int threads;
+	const char *only;
+	bool verbose, soak;
+} args = { .ops = 20000, .round = 2000, .threads = 0 };
+
+static void __noreturn __printf(3, 4)
+fail(struct world *w, int line, const char *fmt, ...)
+{
+	char text[400];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	printf("# operation %u (%s), line %d: %s\n", w->op, w->what ?: "?", line,
+	       text);
+	fflush(stdout);
+	_exit(1);
+}
+
+#define FAIL(w, ...)	fail(w, __LINE__, __VA_ARGS__)
+#define WANT(w, expected, seen) do { \
+	long _e = (expected), _s = (seen); \
+	if (_e != _s) \
+		FAIL(w, "%s is %ld (%s), expected %ld (%s)", #seen, _s, \
+		     _s < 0 ? strerror(-_s) : "", _e, _e < 0 ? strerror(-_e) : ""); \
+} while (0)
+
+static void __printf(2, 3)
+tell(struct world *w, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!args.verbose)
+		return;
+	printf("# %u %s ", w->op, w->what);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+	fflush(stdout);
+}
+
+static unsigned int rnd(struct world *w, unsigned int below)
+{
+	return (prng(&w->rng) >> 20) % below;
+}
+
+static bool one_in(struct world *w, unsigned int n)
+{
+	return !rnd(w, n);
+}
+
+/*
+ * Objects
+ */
+
+static struct object *object_new(void)
+{
+	struct object *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		abort();
+	return o;
+}
+
+static void object_set(struct object **place, struct object *o)
+{
+	struct object *old = *place;
+
+	if (o)
+		o->users++;
+	*place = o;
+	if (old && !--old->users) {
+		free(old->data);
+		free(old);
+	}
+}
+
+static __u8 *object_data(struct object *o)
+{
+	if (!o->data)
+		o->data = calloc(1, PAGE);
+	if (!o->data)
+		abort();
+	return o->data;
+}
+
+static bool object_is(const struct object *o, size_t offset, const void *data,
+		      size_t size)
+{
+	static const __u8 zeroes[PAGE];
+
+	return !memcmp(o->data ? o->data + offset : zeroes, data, size);
+}
+
+/*
+ * What is known of a page
+ */
+
+static bool has_domain(const struct machine *m)
+{
+	return m->phys[0] || m->phys[1] || m->phys[2];
+}
+
+static bool has_emulated(const struct machine *m)
+{
+	return m->emulated_in[0] || m->emulated_in[1];
+}
+
+static bool has_group(const struct machine *m)
+{
+	return has_domain(m) || has_emulated(m);
+}
+
+static int some_emulated(struct world *w)
+{
+	int k = rnd(w, NR_EMULATED);
+
+	for (int i = 0; i < NR_EMULATED; i++, k = (k + 1) % NR_EMULATED) {
+		if (w->m->emulated[k] >= 0)
+			return k;
+	}
+	return -1;
+}
+
+static int some_nvme(struct world *w)
+{
+	int k = rnd(w, NR_NVME);
+
+	for (int i = 0; i < NR_NVME; i++, k = (k + 1) % NR_NVME) {
+		if (w->m->phys[k])
+			return k;
+	}
+	return -1;
+}
+
+static __u64 iova_of(const struct world *w, int i)
+{
+	return w->iova + i * PAGE;
+}
+
+static __u8 *va_of(const struct world *w, int u)
+{
+	return w->va + u * PAGE;
+}
+
+static __u64 nvme_iova(int k)
+{
+	return NVME_IOVA + k * GIB;
+}
+
+static long nvme_pages(const struct machine *m)
+{
+	long n = 0;
+
+	for (int k = 0; k < NR_NVME; k++)
+		n += m->phys[k] ? m->nvme[k].mem.size / PAGE : 0;
+	return n;
+}
+
+/* Can memory be pinned for this access? */
+static int pin_error(const struct world *w, int user, __u8 access)
+{
+	if (!w->user[user].prot)
+		return -EFAULT;
+	if (access & WO && !(w->user[user].prot & PROT_WRITE))
+		return -EFAULT;
+	return 0;
+}
+
+/* What vfio_dma_rw() says of one page */
+static int rw_error(const struct world *w, int i, bool write)
+{
+	const struct iova_page *p = &w->page[i];
+
+	if (!p->mapped)
+		return -EINVAL;
+	if (!(p->access & RO) || (write && !(p->access & WO)))
+		return -EPERM;
+	if (!w->user[p->user].prot ||
+	    (write && !(w->user[p->user].prot & PROT_WRITE)))
+		return -EFAULT;
+	return 0;
+}
+
+static bool page_dirty(const struct world *w, int i)
+{
+	const struct iova_page *p = &w->page[i];
+
+	return p->mapped && (has_domain(w->m) || p->dirty || p->pinned);
+}
+
+/*
+ * Changes of the model
+ */
+
+static void model_map(struct world *w, int first, int n, int user, __u8 access)
+{
+	for (int i = 0; i < n; i++) {
+		struct iova_page *p = &w->page[first + i];
+
+		p->mapped = true;
+		p->dirty = false;
+		p->invalid = false;
+		p->access = access & RW;
+		p->user = user + i;
+		if (has_domain(w->m))
+			object_set(&p->dma, w->user[user + i].object);
+	}
+	w->nr_mapped += n;
+}
+
+static void model_unpinned(struct world *w, struct iova_page *p)
+{
+	object_set(&p->pinned, NULL);
+	memset(p->pins, 0, sizeof(p->pins));
+	w->nr_pinned--;
+	p->dirty |= w->m->tracking;
+}
+
+static void model_release(struct world *w, int first, int n)
+{
+	for (int i = first; i < first + n; i++) {
+		if (w->page[i].pinned)
+			model_unpinned(w, &w->page[i]);
+	}
+}
+
+/* Returns how many pages were mapped */
+static int model_unmap(struct world *w, int first, int n)
+{
+	int count = 0;
+
+	model_release(w, first, n);
+	for (int i = first; i < first + n; i++) {
+		struct iova_page *p = &w->page[i];
+
+		count += p->mapped;
+		w->nr_invalid -= p->invalid;
+		object_set(&p->dma, NULL);
+		p->mapped = false;
+		p->invalid = false;
+		p->dirty = false;
+	}
+	w->nr_mapped -= count;
+	return count;
+}
+
+static int model_count(const struct world *w, int first, int n)
+{
+	int count = 0;
+
+	for (int i = first; i < first + n; i++)
+		count += w->page[i].mapped;
+	return count;
+}
+
+/* All that goes when the last group does */
+static void model_no_group(struct world *w)
+{
+	model_unmap(w, 0, w->npages);
+	w->m->tracking = false;
+	w->m->has_iommu = false;
+}
+
+/* The last domain has gone */
+static void model_no_domain(struct world *w)
+{
+	for (int i = 0; i < w->npages; i++)
+		object_set(&w->page[i].dma, NULL);
+}
+
+/* A physical group has gone: nobody knows what it has written. */
+static void model_detached(struct world *w)
+{
+	for (int i = 0; i < w->npages; i++)
+		w->page[i].dirty |= w->page[i].mapped && w->m->tracking;
+	if (!has_domain(w->m))
+		model_no_domain(w);
+	if (!has_group(w->m))
+		model_no_group(w);
+}
+
+/*
+ * Choices
+ */
+
+static void some_range(struct world *w, int limit, int *first, int *n)
+{
+	switch (rnd(w, 16)) {
+	case 0 ... 6:
+		*n = 1;
+		break;
+	case 7 ... 11:
+		*n = 1 + rnd(w, 8);
+		break;
+	case 12 ... 13:
+		*n = 1 + rnd(w, 64);
+		break;
+	case 14:
+		*n = 512;
+		break;
+	default:
+		*n = 1 + rnd(w, 1200);
+	}
+	if (*n > limit)
+		*n = limit;
+	*first = rnd(w, limit - *n + 1);
+	if (*n >= 512 && one_in(w, 2))
+		*first = *first / 512 * 512;
+}
+
+/* Memory for n pages of IOVA; most of the time aligned alike */
+static int some_user(struct world *w, int first, int n)
+{
+	if (rnd(w, 3))
+		return first;
+	return rnd(w, w->npages - n + 1);
+}
+
+static __u32 some_access(struct world *w)
+{
+	static const __u32 access[] = { RW, RW, RW, RO, WO };
+
+	return access[rnd(w, 5)] |
+	       (one_in(w, 5) ? VFIO_DMA_MAP_FLAG_SMALL_PAGES : 0);
+}
+
+/*
+ * Looking
+ */
+
+static void see_cpu(struct world *w, int u)
+{
+	if (w->user[u].prot && !object_is(w->user[u].object, 0, va_of(w, u), PAGE))
+		FAIL(w, "page %d of memory has changed", u);
+}
+
+static void see_rw(struct world *w, int i)
+{
+	int k = some_emulated(w), ret;
+	size_t offset = rnd(w, 500) * 8, size = 8 + rnd(w, 8) * 8;
+	__u8 data[64];
+
+	if (k < 0 || w->nr_invalid)
+		return;
+	ret = emulated_rw(w->m->emulated[k], iova_of(w, i) + offset, data, size, 0);
+	if (ret != rw_error(w, i, false))
+		FAIL(w, "reading IOVA page %d: %s, expected %s", i, strerror(-ret),
+		     strerror(-rw_error(w, i, false)));
+	if (!ret && !object_is(w->user[w->page[i].user].object, offset, data, size))
+		FAIL(w, "IOVA page %d is not page %d of memory", i, w->page[i].user);
+	if (!w->page[i].pinned || !w->page[i].pins[k])
+		return;
+	WANT(w, 0, emulated_access(w->m->emulated[k], iova_of(w, i) + offset, data,
+				   size, 0));
+	if (!object_is(w->page[i].pinned, offset, data, size))
+		FAIL(w, "what is pinned at IOVA page %d has changed", i);
+}
+
+/* The device reads some of what is mapped. */
+static void see_dma(struct world *w, int first, int n)
+{
+	static __thread __u8 data[NVME_MAX_PAGES * PAGE];
+	__u64 iova[NVME_MAX_PAGES];
+	int page[NVME_MAX_PAGES], count = 0, k = some_nvme(w), ret;
+
+	if (k < 0)
+		return;
+	for (int i = first; i < first + n && count < NVME_MAX_PAGES; i++) {
+		if (!w->page[i].mapped || !(w->page[i].access & RO))
+			continue;
+		page[count] = i;
+		iova[count++] = iova_of(w, i);
+	}
+	if (!count)
+		return;
+	pthread_mutex_lock(&w->m->nvme_lock);
+	ret = nvme_dma_read(&w->m->nvme[k], iova, count, data);
+	pthread_mutex_unlock(&w->m->nvme_lock);
+	WANT(w, 0, ret);
+	for (int i = 0; i < count; i++) {
+		if (!object_is(w->page[page[i]].dma, 0, data + i * PAGE, PAGE))
+			FAIL(w, "the device reads something else at IOVA page %d",
+			     page[i]);
+	}
+}
+
+/* The device finds nothing where nothing is. */
+static void see_fault(struct world *w, int i)
+{
+	int k = some_nvme(w), ret;
+
+	if (k < 0 || w->page[i].mapped)
+		return;
+	pthread_mutex_lock(&w->m->nvme_lock);
+	ret = nvme_probe_read(&w->m->nvme[k], iova_of(w, i));
+	pthread_mutex_unlock(&w->m->nvme_lock);
+	if (ret != PROBE_FAULT)
+		FAIL(w, "the device reaches IOVA page %d: %d", i, ret);
+}
+
+static void see_counts(struct world *w)
+{
+	struct machine *m = w->m;
+	long mapped = w->nr_mapped + nvme_pages(m);
+	struct container_info info;
+
+	if (!w->exact || !m->has_iommu)
+		return;
+	WANT(w, 0, container_info(&m->c, &info));
+	WANT(w, mapped, (long)info.own.mapped_pages);
+	WANT(w, has_domain(m) ? mapped : w->nr_pinned, (long)info.own.pinned_pages);
+	WANT(w, UINT32_MAX, (long)info.avail);
+	WANT(w, has_domain(m), info.nranges > 0);
+}
+
+static void see_pins(struct world *w)
+{
+	struct machine *m = w->m;
+	long held = has_domain(m) ? w->nr_mapped + nvme_pages(m) : 0;
+
+	if (!w->exact)
+		return;
+	WANT(w, has_domain(m) ? held : w->nr_pinned, locked_pages() - m->locked);
+	WANT(w, held + w->nr_pinned, pinned_pages() - m->pinned);
+}
+
+static void see_log(struct world *w)
+{
+	static const char * const bad[] = {
+		"WARNING:", "BUG:", "kernel BUG", "KASAN", "UBSAN", "Oops", "INFO: task",
+	};
+	char line[8192];
+	ssize_t len;
+
+	if (w->m->log < 0)
+		return;
+	/* EPIPE: some were overwritten */
+	while ((len = read(w->m->log, line, sizeof(line) - 1)) > 0 ||
+	       (len < 0 && errno == EPIPE)) {
+		if (len < 0)
+			continue;
+		line[len] = '\0';
+		if (strstr(line, "vm-expect"))
+			continue;
+		for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+			if (strstr(line, bad[i]))
+				FAIL(w, "the kernel says: %s", line);
+		}
+	}
+}
+
+static void see_all(struct world *w)
+{
+	w->what = "everything";
+	for (int u = 0; u < w->npages; u++)
+		see_cpu(w, u);
+	for (int i = 0; i < w->npages; i++)
+		see_rw(w, i);
+	for (int i = 0; i < w->npages; i += NVME_MAX_PAGES)
+		see_dma(w, i, w->npages - i < NVME_MAX_PAGES ? w->npages - i :
+							       NVME_MAX_PAGES);
+	for (int i = 0; i < 4; i++)
+		see_fault(w, rnd(w, w->npages));
+	see_counts(w);
+	see_pins(w);
+}
+
+/*
+ * Operations: mapping
+ */
+
+static void op_map(struct world *w)
+{
+	int first, n, user, expected = 0, ret;
+	__u32 flags = some_access(w);
+
+	for (int try = 0; try < 3; try++) {
+		some_range(w, w->npages, &first, &n);
+		if (!model_count(w, first, n))
+			break;
+	}
+	user = some_user(w, first, n);
+	if (model_count(w, first, n))
+		expected = -EEXIST;
+	for (int i = 0; i < n && !expected && has_domain(w->m); i++)
+		expected = pin_error(w, user + i, flags);
+	tell(w, "%d+%d to %d, flags %x", first, n, user, flags);
+	ret = dma_map(&w->m->c, iova_of(w, first), va_of(w, user), n * PAGE, flags);
+	WANT(w, expected, ret);
+	if (!ret)
+		model_map(w, first, n, user, flags);
+	see_rw(w, first);
+	see_rw(w, first + n - 1);
+	if (has_domain(w->m) && one_in(w, 8))
+		see_dma(w, first, n);
+}
+
+static void op_unmap(struct world *w)
+{
+	int first, n, count;
+
+	some_range(w, w->npages, &first, &n);
+	tell(w, "%d+%d", first, n);
+	count = model_count(w, first, n);
+	WANT(w, count * (long)PAGE, dma_unmap(&w->m->c, iova_of(w, first), n * PAGE));
+	model_unmap(w, first, n);
+	see_rw(w, first);
+	see_rw(w, first + n - 1);
+	if (first)
+		see_rw(w, first - 1);
+	if (first + n < w->npages)
+		see_rw(w, first + n);
+	if (one_in(w, 16))
+		see_fault(w, first + n / 2);
+}
+
+/* A range much larger than the window, holes and all */
+static void op_unmap_wide(struct world *w)
+{
+	__u64 start = w->iova - GIB, size = 2 * GIB;
+	int first = 0, n = w->npages;
+
+	if (!w->exact)
+		return;
+	if (one_in(w, 2)) {
+		first = rnd(w, n);
+		n -= first;
+		start = iova_of(w, first);
+	}
+	tell(w, "%d+%d", first, n);
+	WANT(w, model_count(w, first, n) * (long)PAGE,
+	     dma_unmap(&w->m->c, start, size));
+	model_unmap(w, first, n);
+}
+
+static void op_unmap_all(struct world *w)
+{
+	struct machine *m = w->m;
+	long mapped = w->nr_mapped + nvme_pages(m);
+
+	if (!w->exact)
+		return;
+	tell(w, "%ld pages", mapped);
+	WANT(w, mapped * (long)PAGE, dma_unmap_all(&m->c));
+	model_unmap(w, 0, w->npages);
+	for (int k = 0; k < NR_NVME; k++) {
+		if (m->phys[k])
+			WANT(w, 0, nvme_map(&m->nvme[k]));
+	}
+}
+
+/* The store and the memory as the entries of a batch leave it behind */
+struct scratch {
+	__u8 access[MAX_WINDOW];
+	int user[MAX_WINDOW];
+};
+
+static struct scratch *scratch_of(const struct world *w)
+{
+	static __thread struct scratch s;
+
+	for (int i = 0; i < w->npages; i++) {
+		s.access[i] = w->page[i].mapped ? w->page[i].access : 0;
+		s.user[i] = w->page[i].user;
+	}
+	return &s;
+}
+
+struct batch_op {
+	bool unmap, if_absent;
+	int first, n, user;
+	__u32 flags;
+};
+
+struct batch_result {
+	int expected[MAX_BATCH], pages[MAX_BATCH], ret;
+	bool present[MAX_BATCH];	/* before the batch came */
+};
+
+#define RESERVED	0x80	/* by an entry whose memory has not been looked at yet */
+
+/* May the range of an entry be mapped, or is it? */
+static int batch_reserve(struct world *w, struct scratch *s, const struct batch_op *b,
+			 bool *present)
+{
+	bool overlaps = false;
+
+	*present = b->if_absent;
+	for (int i = 0; i < b->n; i++) {
+		overlaps |= s->access[b->first + i] != 0;
+		*present &= s->access[b->first + i] == (b->flags & RW) &&
+			    s->user[b->first + i] == b->user + i;
+	}
+	if (overlaps)
+		return *present ? 0 : -EEXIST;
+	*present = false;
+	for (int i = 0; i < b->n; i++) {
+		s->access[b->first + i] = (b->flags & RW) |
+					  (has_domain(w->m) ? RESERVED : 0);
+		s->user[b->first + i] = b->user + i;
+	}
+	return 0;
+}
+
+/*
+ * Maps that follow each other: first each reserves its range, then the memory of
+ * each is looked at. Returns true if the batch ends here.
+ */
+static bool batch_maps(struct world *w, struct scratch *s, const struct batch_op *op,
+		       struct batch_result *r, int i, int end, __u32 flags)
+{
+	bool go_on = flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, stop = false;
+	bool reserved[MAX_BATCH] = { };
+
+	for (int k = i; k < end && !stop; k++) {
+		r->expected[k] = batch_reserve(w, s, &op[k], &r->present[k]);
+		reserved[k] = !r->expected[k] && !r->present[k];
+		stop = r->expected[k] && !go_on;
+	}
+	if (stop && flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC)
+		return true;
+	for (int k = i, ended = 0; k < end && has_domain(w->m); k++) {
+		int error = ended ? -ECANCELED : 0;
+
+		if (!reserved[k])
+			continue;
+		for (int j = 0; j < op[k].n && !error; j++)
+			error = pin_error(w, op[k].user + j, op[k].flags);
+		r->expected[k] = error;
+		for (int j = 0; j < op[k].n; j++) {
+			s->access[op[k].first + j] &= ~RESERVED;
+			if (error)
+				s->access[op[k].first + j] = 0;
+		}
+		ended |= error && !go_on;
+		stop |= ended;
+	}
+	return stop;
+}
+
+static void batch_expect(struct world *w, const struct batch_op *op,
+			 struct batch_result *r, int nr, __u32 flags)
+{
+	bool atomic = flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, stop = false;
+	struct scratch *s = scratch_of(w);
+	int end;
+
+	memset(r, 0, sizeof(*r));
+	for (int i = 0; i < nr; i++)
+		r->expected[i] = -ECANCELED;
+	for (int i = 0; i < nr && !stop; i = end) {
+		for (end = i + 1; end < nr && op[end].unmap == op[i].unmap; end++)
+			;
+		if (!op[i].unmap) {
+			stop = batch_maps(w, s, op, r, i, end, flags);
+			continue;
+		}
+		for (int k = i; k < end; k++) {
+			r->expected[k] = 0;
+			r->pages[k] = 0;
+			for (int j = op[k].first; j < op[k].first + op[k].n; j++) {
+				r->pages[k] += s->access[j] != 0;
+				s->access[j] = 0;
+			}
+		}
+	}
+	for (int i = 0; i < nr && !r->ret; i++)
+		r->ret = r->expected[i] == -ECANCELED ? 0 : r->expected[i];
+	for (int i = 0; i < nr && atomic && r->ret; i++) {
+		if (!r->expected[i] && !r->present[i])
+			r->expected[i] = -ECANCELED;
+	}
+}
+
+static void some_batch(struct world *w, struct batch_op *b, int nr, bool atomic)
+{
+	bool unmap = one_in(w, 3);
+	int base = 0, limit = w->npages;
+
+	/* many entries near each other, so that they meet */
+	if (one_in(w, 2)) {
+		limit = 64;
+		base = rnd(w, w->npages - limit);
+	}
+	for (int i = 0; i < nr; i++, b++) {
+		if (!atomic && one_in(w, 4))
+			unmap = !unmap;
+		b->unmap = unmap;
+		b->if_absent = !unmap && one_in(w, 6);
+		if (i && rnd(w, 3) && b[-1].first + b[-1].n < w->npages - 8) {
+			/* what continues the one before */
+			b->first = b[-1].first + b[-1].n;
+			b->n = 1 + rnd(w, 4);
+			b->user = b[-1].user + b[-1].n;
+			b->flags = unmap || b[-1].unmap ? some_access(w) : b[-1].flags;
+			if (b->user + b->n > w->npages)
+				b->user = some_user(w, b->first, b->n);
+			continue;
+		}
+		some_range(w, limit, &b->first, &b->n);
+		b->first += base;
+		b->user = some_user(w, b->first, b->n);
+		b->flags = some_access(w);
+	}
+}
+
+static void op_batch(struct world *w)
+{
+	static const __u32 flags[] = {
+		0, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
+		VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
+	};
+	struct vfio_iommu_type1v3_batch_entry entry[MAX_BATCH] = { };
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = flags[rnd(w, 3)],
+		.nr_entries = 1 + rnd(w, MAX_BATCH),
+		.entries = (uintptr_t)entry,
+	};
+	struct batch_op op[MAX_BATCH];
+	struct batch_result r;
+	int ret;
+
+	some_batch(w, op, batch.nr_entries, batch.flags == flags[2]);
+	for (unsigned int i = 0; i < batch.nr_entries; i++) {
+		entry[i].iova = iova_of(w, op[i].first);
+		entry[i].size = op[i].n * PAGE;
+		entry[i].vaddr = op[i].unmap ? 0 : (uintptr_t)va_of(w, op[i].user);
+		entry[i].flags = op[i].unmap ? VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP :
+				 op[i].flags;
+		entry[i].result = 1;
+	}
+	/* whether what comes before counts is not to be known */
+	for (unsigned int i = 0; i < batch.nr_entries; i++) {
+		for (unsigned int k = 0; k < i && op[i].if_absent; k++) {
+			op[i].if_absent = op[k].first >= op[i].first + op[i].n ||
+					  op[i].first >= op[k].first + op[k].n;
+		}
+		if (op[i].if_absent)
+			entry[i].flags |= VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	}
+	batch_expect(w, op, &r, batch.nr_entries, batch.flags);
+	tell(w, "of %u, flags %x", batch.nr_entries, batch.flags);
+	ret = ioctl(w->m->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
+	for (unsigned int i = 0; i < batch.nr_entries; i++) {
+		tell(w, "  %u: %s%s %d+%d to %d, flags %x: %d, expected %d", i,
+		     op[i].unmap ? "unmap" : "map", op[i].if_absent ? "?" : "",
+		     op[i].first, op[i].n, op[i].user, op[i].flags,
+		     entry[i].result, r.expected[i]);
+	}
+	WANT(w, r.ret, ret);
+	for (unsigned int i = 0; i < batch.nr_entries; i++) {
+		if (entry[i].result != r.expected[i])
+			FAIL(w, "entry %u gives %d, expected %d", i,
+			     entry[i].result, r.expected[i]);
+		if (entry[i].result)
+			continue;
+		if (op[i].unmap) {
+			WANT(w, r.pages[i] * (long)PAGE, (long)entry[i].size);
+			model_unmap(w, op[i].first, op[i].n);
+		} else if (!w->page[op[i].first].mapped) {
+			model_map(w, op[i].first, op[i].n, op[i].user, op[i].flags);
+		}
+	}
+	for (int i = 0; i < 4; i++)
+		see_rw(w, op[rnd(w, batch.nr_entries)].first);
+}
+
+/*
+ * Operations: emulated devices
+ */
+
+static void op_pin(struct world *w)
+{
+	int first, n, i, k = some_emulated(w), expected = 0, ret;
+	__u32 prot = 1 + rnd(w, 3);
+
+	if (k < 0 || w->nr_invalid)
+		return;
+	some_range(w, w->npages, &first, &n);
+	if (n > 64)
+		n = 64;
+	tell(w, "%d: %d+%d, prot %u", k, first, n, prot);
+	ret = emulated_pin(w->m->emulated[k], iova_of(w, first), n, prot, NULL);
+	for (i = 0; i < n && !expected; i++) {
+		struct iova_page *p = &w->page[first + i];
+
+		if (!p->mapped)
+			expected = -EINVAL;
+		else if (prot & ~p->access)
+			expected = -EPERM;
+		else if (!p->pinned)
+			expected = pin_error(w, p->user, p->access);
+	}
+	if (expected)
+		i--;
+	WANT(w, expected ?: n, ret);
+	for (int j = 0; j < i; j++) {
+		struct iova_page *p = &w->page[first + j];
+
+		if (expected) {
+			/* pinned for a moment */
+			p->dirty |= !p->pinned && w->m->tracking;
+			continue;
+		}
+		if (!p->pinned) {
+			object_set(&p->pinned, w->user[p->user].object);
+			w->nr_pinned++;
+		}
+		p->pins[k]++;
+	}
+}
+
+static void op_unpin(struct world *w)
+{
+	int k = some_emulated(w), first = rnd(w, w->npages), n;
+
+	if (k < 0)
+		return;
+	for (n = 0; n < w->npages && !w->page[first].pins[k]; n++)
+		first = (first + 1) % w->npages;
+	for (n = 0; first + n < w->npages && n < 40 && w->page[first + n].pins[k]; n++)
+		;
+	if (!n)
+		return;
+	n = 1 + rnd(w, n);
+	tell(w, "%d: %d+%d", k, first, n);
+	WANT(w, 0, emulated_unpin(w->m->emulated[k], iova_of(w, first), n));
+	for (int i = first; i < first + n; i++) {
+		struct iova_page *p = &w->page[i];
+		unsigned int left = 0;
+
+		p->pins[k]--;
+		for (int j = 0; j < NR_EMULATED; j++)
+			left += p->pins[j];
+		if (!left)
+			model_unpinned(w, p);
+	}
+}
+
+/* A device writes to what it has pinned. */
+static void op_access(struct world *w)
+{
+	int k = some_emulated(w), i = rnd(w, w->npages), try;
+	__u64 word = prng(&w->rng);
+	size_t offset = rnd(w, 512) * 8;
+
+	if (k < 0)
+		return;
+	for (try = 0; try < w->npages && !w->page[i].pins[k]; try++)
+		i = (i + 1) % w->npages;
+	if (!w->page[i].pins[k] || !(w->page[i].access & WO))
+		return;
+	tell(w, "%d: %d", k, i);
+	WANT(w, 0, emulated_access(w->m->emulated[k], iova_of(w, i) + offset, &word,
+				   8, RW_WRITE));
+	memcpy(object_data(w->page[i].pinned) + offset, &word, 8);
+}
+
+/* vfio_dma_rw(), over several pages and from a kernel thread, too */
+static void op_rw(struct world *w)
+{
+	static __thread __u8 data[9 * PAGE];
+	int first, n, k = some_emulated(w), expected = 0, ret;
+	size_t offset, size, done = 0;
+
+	if (k < 0 || w->nr_invalid)
+		return;
+	some_range(w, w->npages, &first, &n);
+	if (n > 8)
+		n = 8;
+	/* how much of it is copied before an error is not to be known */
+	for (int i = 0; i < n; i++) {
+		if (rw_error(w, first + i, true))
+			n = 1;
+	}
+	expected = rw_error(w, first, true);
+	offset = rnd(w, PAGE);
+	size = (n - 1) * PAGE + 1 + rnd(w, PAGE - offset);
+	pattern_fill(data, sizeof(data), prng(&w->rng));
+	tell(w, "%d: %d+%d", k, first, n);
+	ret = emulated_rw(w->m->emulated[k], iova_of(w, first) + offset, data, size,
+			  RW_WRITE | (one_in(w, 4) ? RW_KTHREAD : 0));
+	WANT(w, expected, ret);
+	for (int i = first; !ret && done < size; i++) {
+		size_t part = size - done < PAGE - offset ? size - done : PAGE - offset;
+		struct object *o = w->user[w->page[i].user].object;
+
+		/* the same memory may be there twice */
+		memcpy(object_data(o) + offset, data + done, part);
+		w->page[i].dirty |= w->m->tracking;
+		done += part;
+		offset = 0;
+	}
+}
+
+/*
+ * Operations: a device with an IOMMU
+ */
+
+static void op_dma_write(struct world *w)
+{
+	static __thread __u8 data[16 * PAGE];
+	int page[16], count = 0, k = some_nvme(w), start = rnd(w, w->npages), ret;
+	__u64 iova[16], seed = prng(&w->rng);
+
+	if (k < 0)
+		return;
+	for (int j = 0; j < 200 && count < 16; j++) {
+		int i = (start + j) % w->npages;
+
+		if (!w->page[i].mapped || !(w->page[i].access & WO))
+			continue;
+		page[count] = i;
+		iova[count++] = iova_of(w, i);
+	}
+	if (!count)
+		return;
+	pattern_fill(data, count * PAGE, seed);
+	tell(w, "%d: %d pages from %d", k, count, page[0]);
+	pthread_mutex_lock(&w->m->nvme_lock);
+	ret = nvme_dma_write(&w->m->nvme[k], iova, count, data);
+	pthread_mutex_unlock(&w->m->nvme_lock);
+	WANT(w, 0, ret);
+	/* two of the pages may be one; which came last is not to be known */
+	for (int i = 0; i < count; i++) {
+		struct object *o = w->page[page[i]].dma;
+		bool twice = false;
+
+		for (int j = 0; j < count; j++)
+			twice |= j != i && w->page[page[j]].dma == o;
+		if (!twice) {
+			memcpy(object_data(o), data + i * PAGE, PAGE);
+			continue;
+		}
+		pthread_mutex_lock(&w->m->nvme_lock);
+		ret = nvme_dma_write(&w->m->nvme[k], &iova[i], 1, data + i * PAGE);
+		pthread_mutex_unlock(&w->m->nvme_lock);
+		WANT(w, 0, ret);
+		memcpy(object_data(o), data + i * PAGE, PAGE);
+	}
+}
+
+/*
+ * Operations: memory
+ */
+
+/* A range of one kind of memory; huge pages are left alone */
+static void some_memory(struct world *w, int *u, int *n)
+{
+	some_range(w, w->huge, u, n);
+	if (*u < w->shared && *u + *n > w->shared)
+		*n = w->shared - *u;
+}
+
+static void op_write(struct world *w)
+{
+	__u64 seed = prng(&w->rng);
+	int u, n;
+
+	some_range(w, w->npages, &u, &n);
+	if (n > 16)
+		n = 16;
+	tell(w, "%d+%d", u, n);
+	for (; n--; u++) {
+		if (!(w->user[u].prot & PROT_WRITE))
+			continue;
+		pattern_fill(va_of(w, u), PAGE, seed + u);
+		memcpy(object_data(w->user[u].object), va_of(w, u), PAGE);
+	}
+}
+
+static void op_munmap(struct world *w)
+{
+	int u, n;
+
+	some_memory(w, &u, &n);
+	tell(w, "%d+%d", u, n);
+	WANT(w, 0, munmap(va_of(w, u), n * PAGE) ? -errno : 0);
+	for (; n--; u++) {
+		object_set(&w->user[u].object, NULL);
+		w->user[u].prot = 0;
+	}
+}
+
+static void fresh(struct world *w, int u, int n)
+{
+	int flags = MAP_FIXED, fd = -1;
+	off_t offset = 0;
+	void *va;
+
+	if (u >= w->shared) {
+		flags |= MAP_SHARED;
+		fd = w->memfd;
+		offset = (u - w->shared) * PAGE;
+	} else {
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	}
+	va = mmap(va_of(w, u), n * PAGE, PROT_READ | PROT_WRITE, flags, fd, offset);
+	WANT(w, (long)va_of(w, u), (long)va);
+	madvise(va, n * PAGE, u < w->thp || u >= w->shared ? MADV_NOHUGEPAGE :
+							     MADV_HUGEPAGE);
+	for (; n--; u++) {
+		w->user[u].prot = PROT_READ | PROT_WRITE;
+		if (u >= w->shared && !w->file[u])
+			object_set(&w->file[u], object_new());
+		object_set(&w->user[u].object, u >= w->shared ? w->file[u] : object_new());
+	}
+}
+
+static void op_mmap(struct world *w)
+{
+	int u, n;
+
+	some_memory(w, &u, &n);
+	if (one_in(w, 2)) {
+		/* what is not there */
+		for (int i = 0; i < w->huge && w->user[u].prot; i++)
+			u = (u + 1) % w->huge;
+		if (u + n > w->huge)
+			n = w->huge - u;
+		if (u < w->shared && u + n > w->shared)
+			n = w->shared - u;
+	}
+	tell(w, "%d+%d", u, n);
+	fresh(w, u, n);
+}
+
+static void op_mprotect(struct world *w)
+{
+	int prot = one_in(w, 3) ? PROT_READ : PROT_READ | PROT_WRITE, u, n;
+
+	some_memory(w, &u, &n);
+	for (int i = 0; i < n; i++) {
+		if (!w->user[u + i].prot)
+			n = i;
+	}
+	if (!n)
+		return;
+	tell(w, "%d+%d, prot %x", u, n, prot);
+	WANT(w, 0, mprotect(va_of(w, u), n * PAGE, prot) ? -errno : 0);
+	for (; n--; u++)
+		w->user[u].prot = prot;
+}
+
+static void op_mremap(struct world *w)
+{
+	int from, to, n;
+
+	/* one mapping at a time */
+	from = rnd(w, w->shared);
+	for (n = 0; n < 40 && from + n < w->shared && n <= (int)rnd(w, 40); n++) {
+		if (!w->user[from + n].prot)
+			break;
+	}
+	to = rnd(w, w->shared - n);
+	if (!n || (to < from + n && from < to + n))
+		return;
+	tell(w, "%d+%d to %d", from, n, to);
+	/* where it spans several VMAs it is refused, which is as good */
+	if (mremap(va_of(w, from), n * PAGE, n * PAGE,
+		   MREMAP_MAYMOVE | MREMAP_FIXED, va_of(w, to)) == MAP_FAILED) {
+		/* what was at the target may be gone all the same */
+		munmap(va_of(w, to), n * PAGE);
+		for (int i = 0; i < n; i++) {
+			object_set(&w->user[to + i].object, NULL);
+			w->user[to + i].prot = 0;
+		}
+		for (int i = 0; i < n; i++) {
+			munmap(va_of(w, from + i), PAGE);
+			object_set(&w->user[from + i].object, NULL);
+			w->user[from + i].prot = 0;
+		}
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		object_set(&w->user[to + i].object, w->user[from + i].object);
+		w->user[to + i].prot = w->user[from + i].prot;
+		object_set(&w->user[from + i].object, NULL);
+		w->user[from + i].prot = 0;
+	}
+}
+
+static void op_madvise(struct world *w)
+{
+	static const int advice[] = {
+		MADV_DONTNEED, MADV_DONTNEED, MADV_REMOVE, MADV_COLD, MADV_PAGEOUT,
+		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_MERGEABLE, 25 /* MADV_COLLAPSE */,
+		22 /* MADV_POPULATE_READ */, 23 /* MADV_POPULATE_WRITE */,
+	};
+	int what = advice[rnd(w, sizeof(advice) / sizeof(*advice))], u, n, ret;
+
+	some_memory(w, &u, &n);
+	for (int i = 0; i < n; i++) {
+		if (!w->user[u + i].prot)
+			n = i;
+		/* a hole is made through a mapping that is writable */
+		else if (what == MADV_REMOVE && !(w->user[u + i].prot & PROT_WRITE))
+			n = i;
+	}
+	if (!n || (what == MADV_REMOVE && u < w->shared))
+		return;
+	ret = madvise(va_of(w, u), n * PAGE, what);
+	tell(w, "%d: %d+%d: %d", what, u, n, ret);
+	if (what != MADV_DONTNEED && what != MADV_REMOVE)
+		return;
+	WANT(w, 0, ret);
+	for (; n--; u++) {
+		if (what == MADV_DONTNEED && u >= w->shared)
+			continue;
+		object_set(&w->user[u].object, object_new());
+		if (u >= w->shared)
+			object_set(&w->file[u], w->user[u].object);
+	}
+}
+
+static void reap(struct world *w, int c)
+{
+	if (w->child[c]) {
+		kill(w->child[c], SIGKILL);
+		waitpid(w->child[c], NULL, 0);
+		w->child[c] = 0;
+	}
+}
+
+/* A child that shares memory and container, for a while */
+static void op_fork(struct world *w)
+{
+	int c = rnd(w, MAX_CHILDREN), what = rnd(w, 3), first, n, status;
+	pid_t pid;
+
+	reap(w, c);
+	some_range(w, w->npages, &first, &n);
+	tell(w, "%d: %d, %d+%d", c, what, first, n);
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		FAIL(w, "fork: %s", strerror(errno));
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (what == 0) {
+			for (;;)
+				pause();
+		}
+		if (what == 1) {
+			/* file descriptors of the container are closed */
+			execl("/bin/true", "true", NULL);
+			_exit(1);
+		}
+		/* no memory of the child gets in, but it may take out */
+		if (w->nr_mapped && dma_map(&w->m->c, 64 * GIB, w->va, PAGE, RW) != -EPERM)
+			_exit(2);
+		if (dma_unmap(&w->m->c, iova_of(w, first), n * PAGE) !=
+		    model_count(w, first, n) * (long)PAGE)
+			_exit(3);
+		_exit(0);
+	}
+	if (what == 0) {
+		w->child[c] = pid;
+		return;
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		FAIL(w, "waitpid: %s", strerror(errno));
+	WANT(w, 0, status);
+	if (what == 2)
+		model_unmap(w, first, n);
+}
+
+/*
+ * Operations: groups
+ */
+
+static void set_iommu(struct world *w)
+{
+	struct machine *m = w->m;
+
+	if (!m->has_iommu)
+		WANT(w, 0, ioctl(m->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU) ?
+			   -errno : 0);
+	m->has_iommu = true;
+}
+
+static const char *phys_name(int k)
+{
+	if (k == UNPLUGGED)
+		return getenv(ENV_BAR);
+	return getenv(k ? ENV_NVME2 : ENV_NVME);
+}
+
+static void attach_phys(struct world *w, int k)
+{
+	const char *bdf = phys_name(k);
+	struct machine *m = w->m;
+	bool first = !has_domain(m);
+	int expected = 0;
+
+	if (!bdf)
+		return;
+	if (w->nr_invalid)
+		expected = -EBUSY;
+	for (int i = 0; i < w->npages && first && w->exact && !expected; i++) {
+		if (w->page[i].mapped)
+			expected = pin_error(w, w->page[i].user, w->page[i].access);
+	}
+	tell(w, "%d", k);
+	WANT(w, expected, container_attach(&m->c, bdf));
+	if (expected)
+		return;
+	set_iommu(w);
+	m->phys[k] = true;
+	for (int i = 0; i < w->npages && first && w->exact; i++) {
+		if (w->page[i].mapped)
+			object_set(&w->page[i].dma, w->user[w->page[i].user].object);
+	}
+	if (k == UNPLUGGED) {
+		m->device = container_device(&m->c, bdf);
+		WANT(w, true, m->device >= 0);
+	} else {
+		WANT(w, 0, nvme_open(&m->nvme[k], &m->c, bdf, nvme_iova(k)));
+	}
+	see_dma(w, rnd(w, w->npages), 1);
+}
+
+/* Children have the devices open, too. */
+static void reap_all(struct world *w)
+{
+	for (int c = 0; c < MAX_CHILDREN; c++)
+		reap(w, c);
+}
+
+static void detach_phys(struct world *w, int k)
+{
+	struct machine *m = w->m;
+	long size;
+
+	tell(w, "%d", k);
+	reap_all(w);
+	if (k == UNPLUGGED) {
+		close(m->device);
+	} else {
+		size = m->nvme[k].mem.size;
+		nvme_close(&m->nvme[k]);
+		WANT(w, size, dma_unmap(&m->c, nvme_iova(k), size));
+	}
+	WANT(w, 0, container_detach(&m->c, phys_name(k)));
+	m->phys[k] = false;
+	if (w->exact)
+		model_detached(w);
+}
+
+static void attach_emulated(struct world *w, int k)
+{
+	struct machine *m = w->m;
+	int expected = w->nr_invalid ? -EBUSY : 0;
+
+	tell(w, "%d", k);
+	WANT(w, expected, emulated_attach(&m->c, k));
+	if (expected)
+		return;
+	set_iommu(w);
+	m->emulated_in[k] = true;
+	m->emulated[k] = container_device(&m->c, emulated_name(k));
+	WANT(w, true, m->emulated[k] >= 0);
+}
+
+static void detach_emulated(struct world *w, int k)
+{
+	struct machine *m = w->m;
+
+	tell(w, "%d", k);
+	reap_all(w);
+	close(m->emulated[k]);
+	m->emulated[k] = -1;
+	for (int i = 0; i < w->npages && w->exact; i++) {
+		struct iova_page *p = &w->page[i];
+		unsigned int left = 0;
+
+		p->pins[k] = 0;
+		for (int j = 0; j < NR_EMULATED; j++)
+			left += p->pins[j];
+		if (p->pinned && !left)
+			model_unpinned(w, p);
+	}
+	WANT(w, 0, container_detach(&m->c, emulated_name(k)));
+	m->emulated_in[k] = false;
+	if (w->exact && !has_group(m))
+		model_no_group(w);
+}
+
+static void op_group(struct world *w)
+{
+	struct machine *m = w->m;
+	int k = rnd(w, NR_PHYS + NR_EMULATED);
+
+	if (k < NR_PHYS) {
+		if (m->phys[k])
+			detach_phys(w, k);
+		else
+			attach_phys(w, k);
+		return;
+	}
+	k -= NR_PHYS;
+	if (m->emulated_in[k])
+		detach_emulated(w, k);
+	else
+		attach_emulated(w, k);
+}
+
+static void *unplug(void *arg)
+{
+	return (void *)(intptr_t)pci_write(arg, "remove", "1");
+}
+
+/* A device is pulled out, which waits until nobody has it open. */
+static void op_unplug(struct world *w)
+{
+	struct machine *m = w->m;
+	char *bdf = (char *)phys_name(UNPLUGGED);
+	pthread_t thread;
+	void *ret;
+
+	if (!m->phys[UNPLUGGED])
+		return;
+	tell(w, "%s", bdf);
+	reap_all(w);
+	WANT(w, 0, pthread_create(&thread, NULL, unplug, bdf));
+	usleep(rnd(w, 3000));
+	if (w->nr_mapped < w->npages)
+		op_map(w);
+	close(m->device);
+	pthread_join(thread, &ret);
+	WANT(w, 0, (intptr_t)ret);
+	/* the group has left the container; what remains is a file descriptor */
+	for (int i = 0; i < m->c.ngroups; i++) {
+		if (!strcmp(m->c.group[i].bdf, bdf)) {
+			close(m->c.group[i].fd);
+			m->c.group[i] = m->c.group[--m->c.ngroups];
+		}
+	}
+	m->phys[UNPLUGGED] = false;
+	model_detached(w);
+	WANT(w, 0, pci_rescan_bind(bdf));
+}
+
+/*
+ * Operations: dirty tracking, user addresses
+ */
+
+static void op_dirty(struct world *w)
+{
+	__u64 bits[MAX_WINDOW / 64 + 1];
+	struct machine *m = w->m;
+	int first, n, ret;
+	bool unmap;
+
+	if (!w->exact)
+		return;
+	switch (rnd(w, 12)) {
+	case 0 ... 1:
+		tell(w, "start");
+		WANT(w, 0, dirty_tracking(&m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
+		m->tracking = true;
+		return;
+	case 2:
+		tell(w, "stop");
+		WANT(w, 0, dirty_tracking(&m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP));
+		m->tracking = false;
+		for (int i = 0; i < w->npages; i++)
+			w->page[i].dirty = false;
+		return;
+	}
+	some_range(w, w->npages, &first, &n);
+	unmap = one_in(w, 3);
+	tell(w, "%s %d+%d", unmap ? "unmap" : "get", first, n);
+	memset(bits, 0xff, sizeof(bits));
+	if (unmap) {
+		long size = dma_unmap_dirty(&m->c, iova_of(w, first), n * PAGE, PAGE,
+					    bits, sizeof(bits));
+
+		WANT(w, m->tracking ? model_count(w, first, n) * (long)PAGE : -EINVAL,
+		     size);
+		ret = size < 0 ? size : 0;
+		/* pins go before the bits are read */
+		if (!ret)
+			model_release(w, first, n);
+	} else {
+		ret = dirty_bitmap(&m->c, iova_of(w, first), n * PAGE, PAGE, bits,
+				   sizeof(bits));
+		WANT(w, m->tracking ? 0 : -EINVAL, ret);
+	}
+	for (int i = 0; i < n && !ret; i++) {
+		if ((bits[i / 64] >> i % 64 & 1) != page_dirty(w, first + i))
+			FAIL(w, "the dirty bit of page %d is %d", first + i,
+			     (int)(bits[i / 64] >> i % 64 & 1));
+		w->page[first + i].dirty = false;
+	}
+	if (unmap && !ret)
+		model_unmap(w, first, n);
+}
+
+static void op_vaddr(struct world *w)
+{
+	struct machine *m = w->m;
+	int first, n, user, count = 0, invalid = 0, expected;
+
+	if (!w->exact)
+		return;
+	some_range(w, w->npages, &first, &n);
+	/* what is invalid does not stay so for long */
+	if (w->nr_invalid && rnd(w, 4)) {
+		for (int i = 0; i < w->npages && !w->page[first].invalid; i++)
+			first = (first + 1) % w->npages;
+		for (n = 1; first + n < w->npages && w->page[first + n].invalid; n++)
+			;
+	}
+	for (int i = first; i < first + n; i++) {
+		count += w->page[i].mapped;
+		invalid += w->page[i].invalid;
+	}
+	user = some_user(w, first, n);
+	if (w->nr_invalid ? rnd(w, 8) : one_in(w, 8)) {
+		expected = !count ? -ENOENT : invalid < n ? -EINVAL : 0;
+		tell(w, "update %d+%d to %d", first, n, user);
+		WANT(w, expected, vaddr_update(&m->c, iova_of(w, first),
+					       va_of(w, user), n * PAGE));
+		for (int i = 0; i < n && !expected; i++) {
+			w->page[first + i].invalid = false;
+			w->page[first + i].user = user + i;
+		}
+		w->nr_invalid -= expected ? 0 : n;
+		return;
+	}
+	expected = has_emulated(m) ? -EBUSY : invalid ? -EINVAL : 0;
+	tell(w, "invalidate %d+%d", first, n);
+	WANT(w, expected ?: count * (long)PAGE,
+	     vaddr_invalidate(&m->c, iova_of(w, first), n * PAGE, 0));
+	for (int i = 0; i < n && !expected; i++)
+		w->page[first + i].invalid = w->page[first + i].mapped;
+	w->nr_invalid += expected ? 0 : count;
+}
+
+/*
+ * Operations: wrong in one way each, and refused for it
+ */
+
+static void bad_map(struct world *w)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = RW,
+		.vaddr = (uintptr_t)va_of(w, 0),
+		.iova = iova_of(w, 0),
+		.size = PAGE,
+	};
+	int expected = -EINVAL, what = rnd(w, 13), ret;
+	void *arg = &map;
+
+	switch (what) {
+	case 0:
+		map.size = 0;
+		break;
+	case 1:
+		map.size = PAGE + 1 + rnd(w, PAGE - 1);
+		break;
+	case 2:
+		map.iova += 1 + rnd(w, PAGE - 1);
+		break;
+	case 3:
+		map.vaddr += 1 + rnd(w, PAGE - 1);
+		break;
+	case 4:
+		map.iova = -PAGE;
+		map.size = 2 * PAGE;
+		expected = -EOVERFLOW;
+		break;
+	case 5:
+		map.vaddr = -PAGE;
+		map.size = 2 * PAGE;
+		expected = -EOVERFLOW;
+		break;
+	case 6:
+		map.flags = 0;
+		break;
+	case 7:
+		map.flags |= 1U << (3 + rnd(w, 28));
+		break;
+	case 8:
+		map.flags |= VFIO_DMA_MAP_FLAG_VADDR;
+		break;
+	case 9:
+		map.argsz -= 1 + rnd(w, 31);
+		break;
+	case 10:
+		map.flags = VFIO_DMA_MAP_FLAG_SMALL_PAGES;
+		break;
+	case 11:
+		arg = (void *)8;
+		expected = -EFAULT;
+		break;
+	default:
+		if (!has_domain(w->m))
+			return;
+		map.iova = MSI_IOVA;
+		break;
+	}
+	tell(w, "map %d", what);
+	ret = ioctl(w->m->c.fd, VFIO_IOMMU_MAP_DMA, arg) ? -errno : 0;
+	WANT(w, expected, ret);
+}
+
+static void bad_unmap(struct world *w)
+{
+	struct {
+		struct vfio_iommu_type1_dma_unmap unmap;
+		struct vfio_bitmap bitmap;
+	} u = {
+		.unmap.argsz = sizeof(u),
+		.unmap.iova = iova_of(w, 0),
+		.unmap.size = PAGE,
+		.bitmap.pgsize = PAGE,
+		.bitmap.size = 8,
+		.bitmap.data = (void *)8,
+	};
+	int expected = -EINVAL, what = rnd(w, 9), ret;
+	void *arg = &u;
+
+	switch (what) {
+	case 0:
+		u.unmap.size = 0;
+		break;
+	case 1:
+		u.unmap.size += 1 + rnd(w, PAGE - 1);
+		break;
+	case 2:
+		u.unmap.iova += 1 + rnd(w, PAGE - 1);
+		break;
+	case 3:
+		u.unmap.iova = -PAGE;
+		u.unmap.size = 2 * PAGE;
+		expected = -EOVERFLOW;
+		break;
+	case 4:
+		u.unmap.flags = 1U << (3 + rnd(w, 29));
+		break;
+	case 5:
+		u.unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+		break;
+	case 6:
+		u.unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+		break;
+	case 7:
+		u.unmap.argsz = rnd(w, 24);
+		break;
+	default:
+		u.unmap.flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+		u.bitmap.pgsize = PAGE << 1;
+		break;
+	}
+	tell(w, "unmap %d", what);
+	ret = ioctl(w->m->c.fd, VFIO_IOMMU_UNMAP_DMA, arg) ? -errno : 0;
+	WANT(w, expected, ret);
+}
+
+static void bad_batch(struct world *w)
+{
+	struct vfio_iommu_type1v3_batch_entry entry[2] = {
+		{ .iova = iova_of(w, 0), .size = PAGE, .vaddr = (uintptr_t)va_of(w, 0),
+		  .flags = RW },
+		{ .iova = iova_of(w, 0), .size = PAGE, .vaddr = (uintptr_t)va_of(w, 0),
+		  .flags = RW },
+	};
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.nr_entries = 2,
+		.entries = (uintptr_t)entry,
+	};
+	int expected = -EINVAL, what = rnd(w, 11), ret;
+
+	switch (what) {
+	case 0:
+		batch.nr_entries = 0;
+		break;
+	case 1:
+		batch.nr_entries = VFIO_IOMMU_TYPE1V3_BATCH_MAX + 1;
+		break;
+	case 2:
+		batch.flags = 3;
+		break;
+	case 3:
+		batch.flags = 1U << (2 + rnd(w, 30));
+		break;
+	case 4:
+		batch.__reserved = 1;
+		break;
+	case 5:
+		batch.entries = 8;
+		expected = -EFAULT;
+		break;
+	case 6:
+		batch.argsz = rnd(w, sizeof(batch));
+		break;
+	case 7:
+		entry[1].size = 0;
+		break;
+	case 8:
+		entry[1].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP | RO;
+		break;
+	case 9:
+		entry[1].flags |= 1U << (3 + rnd(w, 13));
+		break;
+	default:
+		entry[1].vaddr |= 1;
+		break;
+	}
+	tell(w, "batch %d", what);
+	ret = ioctl(w->m->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
+	WANT(w, expected, ret);
+}
+
+static void bad_other(struct world *w)
+{
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap dirty;
+		struct vfio_iommu_type1_dirty_bitmap_get get;
+	} u = {
+		.dirty.argsz = sizeof(u),
+		.dirty.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+		.get.iova = iova_of(w, 0),
+		.get.size = PAGE,
+		.get.bitmap.pgsize = PAGE,
+		.get.bitmap.size = 8,
+		.get.bitmap.data = (void *)8,
+	};
+	__u32 info[4] = { rnd(w, 16) };
+	int what = rnd(w, 7), expected = -EINVAL, ret;
+	unsigned long cmd = VFIO_IOMMU_DIRTY_PAGES;
+	void *arg = &u;
+
+	switch (what) {
+	case 0:
+		u.dirty.flags = rnd(w, 2) ? 0 : 3 + rnd(w, 1000) * 8;
+		break;
+	case 1:
+		u.dirty.argsz = rnd(w, 8);
+		break;
+	case 2:
+		u.get.size = 0;
+		break;
+	case 3:
+		u.get.bitmap.pgsize = 1;
+		break;
+	case 4:
+		cmd = VFIO_IOMMU_GET_INFO;
+		arg = info;
+		break;
+	case 5:
+		cmd = _IO(VFIO_TYPE, VFIO_BASE + 51 + rnd(w, 40));
+		expected = -ENOTTY;
+		break;
+	default:
+		cmd = VFIO_SET_IOMMU;
+		arg = (void *)VFIO_TYPE1v3_IOMMU;
+		break;
+	}
+	tell(w, "other %d", what);
+	ret = ioctl(w->m->c.fd, cmd, arg) ? -errno : 0;
+	WANT(w, expected, ret);
+}
+
+static void op_bad(struct world *w)
+{
+	void (*bad[])(struct world *w) = { bad_map, bad_unmap, bad_batch, bad_other };
+
+	bad[rnd(w, 4)](w);
+}
+
+static void op_info(struct world *w)
+{
+	struct machine *m = w->m;
+	struct vfio_iommu_type1v3_info_cap_dirty cap;
+
+	if (!w->exact)
+		return;
+	WANT(w, !has_emulated(m), ioctl(m->c.fd, VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR));
+	WANT(w, 1, ioctl(m->c.fd, VFIO_CHECK_EXTENSION, VFIO_UNMAP_ALL));
+	WANT(w, 0, info_cap(&m->c, VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY, &cap, sizeof(cap)));
+	WANT(w, has_domain(m), cap.source);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(struct world *w);
+	unsigned int weight;	/* of 1000 or so */
+	bool alone;		/* only where nobody else uses the container */
+} ops[] = {
+	{ "map", op_map, 240 },
+	{ "unmap", op_unmap, 180 },
+	{ "unmap-wide", op_unmap_wide, 3, true },
+	{ "unmap-all", op_unmap_all, 2, true },
+	{ "batch", op_batch, 80 },
+	{ "pin", op_pin, 70 },
+	{ "unpin", op_unpin, 60 },
+	{ "access", op_access, 20 },
+	{ "rw", op_rw, 50 },
+	{ "dma-write", op_dma_write, 25 },
+	{ "write", op_write, 50 },
+	{ "munmap", op_munmap, 15 },
+	{ "mmap", op_mmap, 35 },
+	{ "mprotect", op_mprotect, 15 },
+	{ "mremap", op_mremap, 15 },
+	{ "madvise", op_madvise, 25 },
+	{ "fork", op_fork, 4, true },
+	{ "group", op_group, 8, true },
+	{ "unplug", op_unplug, 1, true },
+	{ "dirty", op_dirty, 40, true },
+	{ "vaddr", op_vaddr, 30, true },
+	{ "bad", op_bad, 40 },
+	{ "info", op_info, 10, true },
+};
+
+#define NR_OPS	(sizeof(ops) / sizeof(*ops))
+
+static void run_op(struct world *w, __u64 seed, unsigned int i)
+{
+	unsigned int total = 0, pick, k;
+
+	w->rng = seed + i * 0x2545f4914f6cdd1dULL;
+	prng(&w->rng);
+	w->op = i;
+	for (k = 0; k < NR_OPS; k++)
+		total += ops[k].weight;
+	pick = rnd(w, total);
+	for (k = 0; pick >= ops[k].weight; k++)
+		pick -= ops[k].weight;
+	w->what = ops[k].name;
+	if (ops[k].alone && !w->exact)
+		return;
+	/* without a group all of it is refused, which other tests look at */
+	if (!w->m->has_iommu && ops[k].run != op_group)
+		return;
+	ops[k].run(w);
+
+	see_cpu(w, rnd(w, w->npages));
+	if (w->m->has_iommu) {
+		see_rw(w, rnd(w, w->npages));
+		see_counts(w);
+	}
+	if (i % 32 == 0)
+		see_dma(w, rnd(w, w->npages - 32), 32);
+	if (i % 64 == 0)
+		see_pins(w);
+	if (i % 256 == 0)
+		see_fault(w, rnd(w, w->npages));
+	if (w->exact)
+		see_log(w);
+}
+
+/*
+ * A round
+ */
+
+static void world_init(struct world *w, struct machine *m, bool exact, int nr)
+{
+	memset(w, 0, sizeof(*w));
+	w->m = m;
+	w->exact = exact;
+	w->what = "begin";
+	w->npages = exact ? 3072 : 1536;
+	w->thp = w->npages / 3;
+	w->shared = 2 * w->thp;
+	w->huge = exact ? 2560 : w->npages;
+	w->iova = TEST_IOVA + nr * GIB;
+	w->va = (void *)(USER_BASE + nr * GIB);
+	w->memfd = memfd_create("type1v3_fuzz", MFD_CLOEXEC);
+	WANT(w, true, w->memfd >= 0);
+	WANT(w, 0, ftruncate(w->memfd, (w->huge - w->shared) * PAGE));
+	fresh(w, 0, w->thp);
+	fresh(w, w->thp, w->shared - w->thp);
+	fresh(w, w->shared, w->huge - w->shared);
+	if (w->huge < w->npages) {
+		void *va = mmap(va_of(w, w->huge), (w->npages - w->huge) * PAGE,
+				PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_FIXED,
+				-1, 0);
+
+		if (va == MAP_FAILED)	/* no more of them: without */
+			WANT(w, (long)va_of(w, w->huge),
+			     (long)mmap(va_of(w, w->huge), (w->npages - w->huge) * PAGE,
+					PROT_READ | PROT_WRITE,
+					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+		for (int u = w->huge; u < w->npages; u++) {
+			w->user[u].prot = PROT_READ | PROT_WRITE;
+			object_set(&w->user[u].object, object_new());
+		}
+	}
+}
+
+static void machine_init(struct machine *m)
+{
+	memset(m, 0, sizeof(*m));
+	pthread_mutex_init(&m->nvme_lock, NULL);
+	for (int k = 0; k < NR_NVME; k++)
+		nvme_init(&m->nvme[k]);
+	for (int k = 0; k < NR_EMULATED; k++)
+		m->emulated[k] = -1;
+	m->locked = locked_pages();
+	m->pinned = pinned_pages();
+	m->log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (m->log >= 0)
+		lseek(m->log, 0, SEEK_END);
+	container_init(&m->c);
+	m->c.fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+}
+
+/* Everything out again, and nothing left of it */
+static void round_end(struct world *w)
+{
+	struct machine *m = w->m;
+	long size = nvme_pages(m) * PAGE;
+
+	w->what = "end";
+	if (m->has_iommu && w->exact) {
+		WANT(w, w->nr_mapped * (long)PAGE + size, dma_unmap_all(&m->c));
+		model_unmap(w, 0, w->npages);
+	}
+	reap_all(w);
+	for (int k = 0; k < NR_NVME; k++)
+		nvme_close(&m->nvme[k]);
+	for (int k = 0; k < NR_EMULATED; k++) {
+		if (m->emulated[k] >= 0)
+			close(m->emulated[k]);
+	}
+	if (m->phys[UNPLUGGED])
+		close(m->device);
+	container_close(&m->c);
+	WANT(w, m->locked, locked_pages());
+	WANT(w, m->pinned, pinned_pages());
+	for (int u = 0; u < w->npages && w->exact; u++)
+		see_cpu(w, u);
+	see_log(w);
+}
+
+static void round_exact(__u64 seed, const bool *left_out, unsigned int nr)
+{
+	static struct machine m;
+	static struct world w;
+
+	machine_init(&m);
+	world_init(&w, &m, true, 0);
+	w.rng = seed;
+	w.op = -1;
+	for (int i = rnd(&w, 3); i >= 0; i--)
+		op_group(&w);
+	while (!m.has_iommu)
+		op_group(&w);
+	for (unsigned int i = 0; i < nr; i++) {
+		if (!left_out || !left_out[i])
+			run_op(&w, seed, i);
+	}
+	see_all(&w);
+	round_end(&w);
+}
+
+static void *worker(void *arg)
+{
+	struct world *w = arg;
+
+	for (unsigned int i = 0; i < w->nr_ops; i++)
+		run_op(w, w->seed, i);
+	see_all(w);
+	w->what = "end";
+	WANT(w, w->nr_mapped * (long)PAGE,
+	     dma_unmap(&w->m->c, w->iova, w->npages * PAGE));
+	model_unmap(w, 0, w->npages);
+	return NULL;
+}
+
+static bool stop;
+
+static bool stopped(void)
+{
+	return __atomic_load_n(&stop, __ATOMIC_RELAXED);
+}
+
+/* Groups that come and go, children, and memory of nobody else */
+static void *chaos_groups(void *arg)
+{
+	struct world *w = arg;
+	struct container *c = &w->m->c;
+	struct container one;
+	pid_t pid;
+
+	while (!stopped()) {
+		switch (rnd(w, 8)) {
+		case 0 ... 1:
+			/* where there is no other, mappings would change */
+			if (w->m->phys[0] && phys_name(1) && !container_attach(c, phys_name(1))) {
+				usleep(rnd(w, 2000));
+				WANT(w, 0, container_detach(c, phys_name(1)));
+			}
+			break;
+		case 2 ... 3:
+			if (!emulated_attach(c, 1)) {
+				int fd = container_device(c, emulated_name(1));
+
+				emulated_pin(fd, iova_of(w, 0), 16, PIN_READ, NULL);
+				usleep(rnd(w, 2000));
+				close(fd);
+				WANT(w, 0, container_detach(c, emulated_name(1)));
+			}
+			break;
+		case 4:
+			pid = fork();
+			if (!pid) {
+				execl("/bin/true", "true", NULL);
+				_exit(1);
+			}
+			waitpid(pid, NULL, 0);
+			break;
+		case 5:
+			/* one that never gets a group */
+			container_init(&one);
+			one.fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+			dma_map(&one, iova_of(w, 0), w->va, PAGE, RW);
+			container_close(&one);
+			break;
+		default:
+			dma_map(c, iova_of(w, rnd(w, 64)), w->va, (1 + rnd(w, 64)) * PAGE, RW);
+			dma_unmap(c, iova_of(w, rnd(w, 64)), (1 + rnd(w, 600)) * PAGE);
+		}
+	}
+	return NULL;
+}
+
+/* Bytes that mean nothing, in calls that reach no further than the window */
+static void *chaos_bytes(void *arg)
+{
+	static const unsigned long cmds[] = {
+		VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA,
+		VFIO_IOMMU_DIRTY_PAGES, VFIO_IOMMU_GET_INFO, VFIO_IOMMU_TYPE1V3_BATCH,
+		VFIO_CHECK_EXTENSION, VFIO_GET_API_VERSION,
+	};
+	struct world *w = arg;
+	struct vfio_iommu_type1v3_batch_entry entry[8];
+	__u64 word[64], bits[MAX_WINDOW / 64];
+
+	while (!stopped()) {
+		unsigned long cmd = cmds[rnd(w, 8)];
+		struct vfio_iommu_type1_dma_map *map = (void *)word;
+		struct vfio_iommu_type1_dma_unmap *unmap = (void *)word;
+		struct vfio_iommu_type1v3_batch *batch = (void *)word;
+		struct vfio_iommu_type1_dirty_bitmap *dirty = (void *)word;
+		struct vfio_iommu_type1_dirty_bitmap_get *get = (void *)dirty->data;
+		__u64 iova = iova_of(w, rnd(w, w->npages / 2));
+		__u64 size = rnd(w, w->npages / 2) * PAGE;
+
+		for (int i = 0; i < 64; i++)
+			word[i] = prng(&w->rng) >> rnd(w, 64);
+		if (one_in(w, 8))
+			iova += rnd(w, PAGE);
+		if (one_in(w, 2))
+			map->argsz = 128;
+		switch (cmd) {
+		case VFIO_IOMMU_MAP_DMA:
+			map->iova = iova;
+			map->size = size;
+			if (rnd(w, 4))
+				map->flags = some_access(w);
+			if (rnd(w, 4))
+				map->vaddr = (uintptr_t)va_of(w, rnd(w, w->npages / 2));
+			break;
+		case VFIO_IOMMU_UNMAP_DMA:
+			unmap->iova = iova;
+			unmap->size = size;
+			/* neither others' mappings nor others' addresses */
+			unmap->flags &= ~(VFIO_DMA_UNMAP_FLAG_ALL | VFIO_DMA_UNMAP_FLAG_VADDR);
+			break;
+		case VFIO_IOMMU_TYPE1V3_BATCH:
+			for (int i = 0; i < 8; i++) {
+				entry[i].iova = iova_of(w, rnd(w, w->npages / 2));
+				entry[i].size = (1 + rnd(w, 8)) * PAGE;
+				entry[i].vaddr = prng(&w->rng) >> rnd(w, 64) & -PAGE;
+				if (rnd(w, 2))
+					entry[i].vaddr = (uintptr_t)va_of(w, rnd(w, w->npages));
+				entry[i].flags = some_access(w);
+				if (one_in(w, 3)) {
+					entry[i].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
+					entry[i].vaddr = 0;
+				}
+			}
+			batch->argsz = sizeof(*batch);
+			batch->flags = rnd(w, 3);
+			batch->nr_entries = 1 + rnd(w, 8);
+			batch->__reserved = one_in(w, 20);
+			batch->entries = (uintptr_t)entry;
+			break;
+		case VFIO_IOMMU_DIRTY_PAGES:
+			if (rnd(w, 4))
+				dirty->flags = 1 << rnd(w, 3);
+			get->iova = iova;
+			get->size = size;
+			if (rnd(w, 2))
+				get->bitmap.pgsize = PAGE;
+			get->bitmap.size = sizeof(bits);
+			get->bitmap.data = bits;
+			break;
+		}
+		ioctl(w->m->c.fd, cmd, one_in(w, 50) ? (void *)prng(&w->rng) : word);
+	}
+	return NULL;
+}
+
+static void round_threads(__u64 seed, unsigned int nr)
+{
+	static struct world w[MAX_THREADS + 2];
+	static struct machine m;
+	unsigned int n = args.threads;
+
+	machine_init(&m);
+	for (unsigned int i = 0; i < n + 2; i++) {
+		world_init(&w[i], &m, false, i);
+		w[i].seed = seed + i * 7777777;
+		w[i].rng = w[i].seed;
+		w[i].nr_ops = nr / n;
+	}
+	attach_emulated(&w[0], 0);
+	if (rnd(&w[0], 4))
+		attach_phys(&w[0], 0);
+	if (m.has_iommu) {
+		if (rnd(&w[0], 2))
+			dirty_tracking(&m.c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+		stop = false;
+		for (unsigned int i = 0; i < n + 2; i++)
+			WANT(&w[i], 0, pthread_create(&w[i].thread, NULL,
+						      i < n ? worker :
+						      i == n ? chaos_groups :
+							       chaos_bytes, &w[i]));
+		for (unsigned int i = 0; i < n; i++)
+			pthread_join(w[i].thread, NULL);
+		__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+		for (unsigned int i = n; i < n + 2; i++)
+			pthread_join(w[i].thread, NULL);
+	}
+	round_end(&w[0]);
+}
+
+/*
+ * Rounds
+ */
+
+/* A device that a round has lost comes back. */
+static void repair(void)
+{
+	const char *bdf = getenv(ENV_BAR);
+	char path[100];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf ?: "");
+	if (bdf && access(path, F_OK))
+		pci_rescan_bind(bdf);
+	/* a warning that is given once is given again */
+	fd = open("/sys/kernel/debug/clear_warn_once", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (write(fd, "1", 1) < 0)
+			perror("clear_warn_once");
+		close(fd);
+	}
+}
+
+/* Returns true if the round went well. */
+static bool run_round(__u64 seed, const bool *left_out, unsigned int nr, bool exact,
+		      bool quiet)
+{
+	int status, null;
+	pid_t pid;
+
+	repair();
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		abort();
+	if (!pid) {
+		if (quiet) {
+			null = open("/dev/null", O_WRONLY);
+			dup2(null, 1);
+			dup2(null, 2);
+		}
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* no operation takes that long */
+		alarm(120 + nr / 10);
+		if (exact)
+			round_exact(seed, left_out, nr);
+		else
+			round_threads(seed, nr);
+		fflush(stdout);
+		_exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		abort();
+	if (WIFSIGNALED(status) && !quiet)
+		printf("# the round died of signal %d\n", WTERMSIG(status));
+	return !status;
+}
+
+static void print_list(const bool *left_out, unsigned int nr)
+{
+	const char *comma = "";
+
+	for (unsigned int i = 0; i < nr; i++) {
+		unsigned int j = i;
+
+		if (left_out[i])
+			continue;
+		while (j + 1 < nr && !left_out[j + 1])
+			j++;
+		if (i == j)
+			printf("%s%u", comma, i);
+		else
+			printf("%s%u-%u", comma, i, j);
+		comma = ",";
+		i = j;
+	}
+}
+
+/* Leave out as much as still fails: half, a quarter, ... of what is left */
+static void shrink(__u64 seed, unsigned int nr)
+{
+	bool *out = calloc(nr, 1), *try = calloc(nr, 1);
+	time_t end = time(NULL) + 60;
+	unsigned int left = nr, n;
+	bool progress = true;
+
+	if (!out || !try)
+		abort();
+	for (n = nr / 2; n && time(NULL) < end; n = progress ? n : n / 2) {
+		progress = false;
+		if (n > left)
+			continue;
+		for (unsigned int at = 0; at < nr && time(NULL) < end;) {
+			unsigned int k = 0, i;
+
+			memcpy(try, out, nr);
+			for (i = at; i < nr && k < n; i++) {
+				k += !try[i];
+				try[i] = true;
+			}
+			at = i;
+			if (k && !run_round(seed, try, nr, true, true)) {
+				memcpy(out, try, nr);
+				left -= k;
+				progress = true;
+			}
+		}
+		if (n == 1 && !progress)
+			break;
+	}
+	printf("# %u of %u operations are enough; once more, with all that is seen:\n",
+	       left, nr);
+	args.verbose = true;
+	if (run_round(seed, out, nr, true, false))
+		printf("# this time it went well\n");
+	args.verbose = false;
+	printf("# again: make fuzz SEED=%llu FUZZ_ARGS='--threads 1 --round %u --verbose --only ",
+	       seed, nr);
+	print_list(out, nr);
+	printf("'\n");
+	free(out);
+	free(try);
+}
+
+static bool *parse_list(const char *list, unsigned int nr)
+{
+	bool *out = malloc(nr);
+
+	if (!out)
+		abort();
+	memset(out, true, nr);
+	while (*list) {
+		unsigned int from = strtoul(list, (char **)&list, 10), to = from;
+
+		if (*list == '-')
+			to = strtoul(list + 1, (char **)&list, 10);
+		for (; from <= to && from < nr; from++)
+			out[from] = false;
+		if (*list)
+			list++;
+	}
+	return out;
+}
+
+/* A round has failed: how to have it fail again */
+static void explain(__u64 seed, bool exact)
+{
+	printf("# seed %llu failed\n", seed);
+	if (exact && !args.only)
+		shrink(seed, args.round);
+	else if (!exact)
+		printf("# again: make fuzz SEED=%llu FUZZ_ARGS='%s %u %s %lu'\n", seed,
+		       "--threads", args.threads, "--round", args.round);
+}
+
+/* Rounds of one kind; returns the number of operations that went well. */
+static bool run_rounds(bool exact, unsigned long wanted, time_t end)
+{
+	unsigned long done = 0, said = 0;
+	bool *left_out = NULL;
+	__u64 seed;
+
+	if (args.only && exact)
+		left_out = parse_list(args.only, args.round);
+	for (seed = args.seed; done < wanted; seed++, done += args.round) {
+		if (end && time(NULL) >= end)
+			break;
+		if (done - said >= 50000) {
+			said = done;
+			printf("# %lu operations\n", done);
+		}
+		if (run_round(seed, left_out, args.round, exact, false))
+			continue;
+		explain(seed, exact);
+		return false;
+	}
+	printf("# %lu operations, seeds %llu to %llu\n", done, args.seed, seed - 1);
+	free(left_out);
+	return done;
+}
+
+/*
+ * Soak
+ */
+
+/* What must not grow, and by how much it may all the same: of the whole system */
+static const struct {
+	const char *name;
+	long slack;
+} usage[] = {
+	{ "Slab objects of type1v3", 0 },	/* and of others, see below */
+	{ "SReclaimable:", 512 },		/* KiB, from /proc/meminfo */
+	{ "SUnreclaim:", 512 },
+	{ "PageTables:", 128 },
+	{ "SecPageTables:", 64 },
+	{ "Pinned pages", 0 },
+};
+
+#define NR_USAGE	ARRAY_SIZE(usage)
+
+static void usage_read(long *now)
+{
+	char line[128];
+	FILE *f;
+
+	file_write("/proc/sys/vm/drop_caches", "3");
+	slab_drain();
+	memset(now, 0, NR_USAGE * sizeof(*now));
+	now[0] = slab_objects();
+	now[NR_USAGE - 1] = pinned_pages();
+	f = fopen("/proc/meminfo", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		for (size_t i = 1; i < NR_USAGE - 1; i++) {
+			size_t len = strlen(usage[i].name);
+
+			if (!strncmp(line, usage[i].name, len))
+				now[i] = atol(line + len);
+		}
+	}
+	if (f)
+		fclose(f);
+}
+
+/*
+ * Rounds for so long. The least that each number is in the last third of them
+ * must be no more than in the first third: what is in use for a moment does not
+ * count, and what leaks, if only one object in two rounds, does.
+ */
+static bool soak(unsigned long seconds)
+{
+	time_t start = time(NULL), now, said = start;
+	long least[3][NR_USAGE], current[NR_USAGE];
+	unsigned long rounds[3] = { }, n;
+	__u64 seed = args.seed;
+	bool good = true;
+
+	/* what is allocated once */
+	for (n = 0; n < 4; n++, seed++) {
+		if (!run_round(seed, NULL, args.round, n % 2, false)) {
+			explain(seed, n % 2);
+			return false;
+		}
+	}
+	start = time(NULL);
+	for (n = 0; (now = time(NULL)) < start + (time_t)seconds; n++, seed++) {
+		int third = (now - start) * 3 / seconds;
+
+		if (!run_round(seed, NULL, args.round, n % 2, false)) {
+			explain(seed, n % 2);
+			return false;
+		}
+		usage_read(current);
+		for (size_t i = 0; i < NR_USAGE; i++) {
+			if (!rounds[third] || current[i] < least[third][i])
+				least[third][i] = current[i];
+		}
+		rounds[third]++;
+		if (now < said + 60)
+			continue;
+		said = now;
+		printf("# %lu operations in %lu s\n", (n + 1) * args.round,
+		       (unsigned long)(now - start));
+		fflush(stdout);
+	}
+	printf("# %lu operations, seeds %llu to %llu\n", (n + 4) * args.round,
+	       args.seed, seed - 1);
+	for (size_t i = 0; i < NR_USAGE; i++) {
+		long slack = i ? usage[i].slack : (long)rounds[1] / 2;
+		bool ok = rounds[0] && rounds[2] &&
+			  least[2][i] <= least[0][i] + slack;
+
+		printf("# %-24s first %8ld, last %8ld, slack %ld: %s\n",
+		       usage[i].name, least[0][i], least[2][i], slack,
+		       ok ? "ok" : "GROWS");
+		good &= ok;
+	}
+	return good;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' },
+		{ "round", 1, NULL, 'r' }, { "threads", 1, NULL, 't' },
+		{ "seconds", 1, NULL, 'S' }, { "only", 1, NULL, 'O' },
+		{ "verbose", 0, NULL, 'v' }, { "soak", 0, NULL, 'k' }, { },
+	};
+	bool one = true, several = true, ok = true, good;
+	unsigned int nr = 0;
+	time_t now;
+	int opt;
+
+	if (getrandom(&args.seed, sizeof(args.seed), 0) < 0)
+		args.seed = time(NULL);
+	args.seed %= 1000000000;
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (opt) {
+		case 's':
+			args.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'o':
+			args.ops = strtoul(optarg, NULL, 0);
+			break;
+		case 'r':
+			args.round = strtoul(optarg, NULL, 0);
+			break;
+		case 't':
+			args.threads = strtoul(optarg, NULL, 0);
+			break;
+		case 'S':
+			args.seconds = strtoul(optarg, NULL, 0);
+			break;
+		case 'O':
+			args.only = optarg;
+			args.ops = 1;
+			break;
+		case 'k':
+			args.soak = true;
+			break;
+		case 'v':
+			args.verbose = true;
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (!args.round || args.threads > MAX_THREADS || optind < argc)
+		return 2;
+	if (args.threads) {
+		one = args.threads == 1;
+		several = !one;
+	} else {
+		args.threads = 3;
+	}
+
+	printf("TAP version 13\n1..%d\n# seed %llu\n",
+	       args.soak ? 1 : one + several, args.seed);
+	if (args.soak) {
+		ok = soak(args.seconds ?: 60);
+		printf("%sok 1 fuzz.soak\n", ok ? "" : "not ");
+		return !ok;
+	}
+	now = time(NULL);
+	if (one) {
+		good = run_rounds(true, several ? args.ops * 3 / 4 : args.ops,
+				  args.seconds ? now + args.seconds / (1 + several) : 0);
+		printf("%sok %u fuzz.one_thread\n", good ? "" : "not ", ++nr);
+		ok &= good;
+	}
+	if (several) {
+		good = run_rounds(false, one ? args.ops / 4 : args.ops,
+				  args.seconds ? now + args.seconds : 0);
+		printf("%sok %u fuzz.several_threads\n", good ? "" : "not ", ++nr);
+		ok &= good;
+	}
+	return !ok;
+}
