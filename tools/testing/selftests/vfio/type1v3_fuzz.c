@@ -134,7 +134,7 @@ fail(struct world *w, int line, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	printf("# operation %u (%s), line %d: %s\n", w->op, w->what ?: "?", line,
+	printf("# operation %d (%s), line %d: %s\n", (int)w->op, w->what ?: "?", line,
 	       text);
 	fflush(stdout);
 	_exit(1);
@@ -155,7 +155,7 @@ tell(struct world *w, const char *fmt, ...)
 
 	if (!args.verbose)
 		return;
-	printf("# %u %s ", w->op, w->what);
+	printf("# %d %s ", (int)w->op, w->what);
 	va_start(ap, fmt);
 	vprintf(fmt, ap);
 	va_end(ap);
