@@ -75,6 +75,9 @@ MODULE_PARM_DESC(alias_type1,
 /* Pages that are unmapped before looking for a fatal signal, from 1 GiB to 1 GiB */
 #define VFIO_TYPE1V3_UNMAP_WINDOW	VFIO_DMA_EXTENT_MAX
 
+/* Pages that are unmapped one by one; of more it is better to look for runs */
+#define VFIO_TYPE1V3_FEW		4
+
 /* As type1: bits of a user's dirty bitmap, and its size in bytes */
 #define VFIO_TYPE1V3_BITMAP_BITS_MAX	((u64)INT_MAX)
 #define VFIO_TYPE1V3_BITMAP_BYTES(bits)	(ALIGN(bits, BITS_PER_TYPE(u64)) / BITS_PER_BYTE)
@@ -735,6 +738,52 @@ static noinline int vfio_type1v3_unmap_runs(struct vfio_type1v3 *container,
 	return ret;
 }
 
+/* Take a page out of the store, if there is nothing else to know of it. */
+static inline unsigned long vfio_type1v3_take(struct vfio_type1v3 *container,
+					      unsigned long index)
+{
+	return vfio_xa_dma_take(&container->store, index,
+				VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG |
+				VFIO_XA_DMA_VADDR_INVALID);
+}
+
+/* Returns how many pages are, or will be, unpinned. */
+static inline unsigned long vfio_type1v3_unmap_taken(struct vfio_type1v3 *container,
+						     unsigned long first,
+						     unsigned long npages,
+						     unsigned int flags)
+{
+	if (!vfio_type1v3_has_domain(container))
+		return 0;
+	return vfio_dma_unmap(&container->space, vfio_type1v3_iova(first),
+			      npages, flags);
+}
+
+/*
+ * Unmap the first of a few pages, one by one in the store but not in the IO page
+ * tables, and return the first that is not mapped or takes more than that.
+ */
+static noinline unsigned long
+vfio_type1v3_unmap_few(struct vfio_type1v3 *container, unsigned long first,
+		       unsigned long last, unsigned long *unpinned)
+{
+	unsigned long start = first, word;
+	unsigned int flags = 0, next;
+
+	do {
+		word = first > last ? 0 : vfio_type1v3_take(container, first);
+		next = vfio_type1v3_unmap_flags(word);
+		if (first > start && (!word || next != flags)) {
+			*unpinned += vfio_type1v3_unmap_taken(container, start,
+							      first - start,
+							      flags);
+			start = first;
+		}
+		flags = next;
+	} while (word && ++first);
+	return first;
+}
+
 /*
  * Unmap all that is mapped of [@first, @last], and add it to @npages and to
  * @unpinned.  What other calls are about to map is not: those calls count as
@@ -748,26 +797,25 @@ static inline int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 					   unsigned long *npages,
 					   unsigned long *unpinned)
 {
-	unsigned long word;
+	unsigned long next = first, word;
 
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
 
-	/* Most are of one page, of which there is nothing else to know. */
 	if (first == last) {
-		word = vfio_xa_dma_take(&container->store, first,
-					VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG |
-					VFIO_XA_DMA_VADDR_INVALID);
+		word = vfio_type1v3_take(container, first);
 		if (word) {
-			if (vfio_type1v3_has_domain(container))
-				*unpinned += vfio_dma_unmap(&container->space,
-						vfio_type1v3_iova(first), 1,
-						vfio_type1v3_unmap_flags(word));
-			++*npages;
-			return 0;
+			*unpinned += vfio_type1v3_unmap_taken(container, first, 1,
+					vfio_type1v3_unmap_flags(word));
+			next++;
 		}
+	} else if (last - first < VFIO_TYPE1V3_FEW) {
+		next = vfio_type1v3_unmap_few(container, first, last, unpinned);
 	}
-	return vfio_type1v3_unmap_runs(container, first, last, interruptible,
+	*npages += next - first;
+	if (next > last)
+		return 0;
+	return vfio_type1v3_unmap_runs(container, next, last, interruptible,
 				       npages, unpinned);
 }
 

@@ -413,7 +413,11 @@ static int race_once(struct race *r, enum ending end, __u64 seed, unsigned int m
 	unsigned int i;
 	int ret;
 
-	ret = race_open(r);
+	/* a child of the last process may have the group for a moment */
+	for (i = 0; (ret = race_open(r)) == -EBUSY && i < 500; i++) {
+		container_close(&r->c);
+		usleep(10000);
+	}
 	if (ret) {
 		printf("# cannot begin: %s\n", strerror(-ret));
 		return 2;
