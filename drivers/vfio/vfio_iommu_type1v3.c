@@ -1212,9 +1212,10 @@ static int vfio_type1v3_invalidate_vaddr(struct vfio_type1v3 *container,
 }
 
 /* Check what is asked for; with the mutex, each time after it was dropped. */
-static inline int vfio_type1v3_check_unmap(struct vfio_type1v3 *container,
-				    const struct vfio_iommu_type1_dma_unmap *unmap,
-				    const struct vfio_bitmap *bitmap, u64 *last)
+static inline int
+vfio_type1v3_check_unmap(struct vfio_type1v3 *container,
+			 const struct vfio_iommu_type1_dma_unmap *unmap,
+			 const struct vfio_bitmap *bitmap, u64 *last)
 {
 	u64 mask = vfio_type1v3_pgsize(container) - 1;
 
