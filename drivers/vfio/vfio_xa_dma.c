@@ -81,7 +81,8 @@
  * The caller's lock keeps everybody out, so nodes are read without more ado. The
  * XArray's own lock is taken to store entries, since it insists. The node which
  * was found last is remembered: mostly the next operation is close by, often on
- * the very same page. Changes within an array do not concern the XArray at all.
+ * the very same page. Changes within an array do not concern the XArray at all,
+ * and an entry of a node that stays is written to its slot: node_store().
  *
  * Numbers: the store counts the memory it takes, and the pages in it. Nodes are
  * counted with the callback which the XArray makes for a node when the number
