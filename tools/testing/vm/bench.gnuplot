@@ -12,9 +12,9 @@ set ylabel 'bytes'
 set logscale x 2
 set logscale y
 set yrange [4:1000]
-set xrange [1:4096]
+set xrange [0.8:5000]
 set xtics (1, 2, 16, 64, 512, 4096)
-plot for [i = 2:5] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 \
+plot for [i = 2:5] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 dt 1 + (i == 4) \
 	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
 
 reset
@@ -42,6 +42,20 @@ do for [op = 0:1] {
 		using (column(i + 4 * op)):xtic(1) \
 		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
 }
+
+set output dir.'/batch.svg'
+set title 'Map (full) and unmap (dashed) in batches of type1v3'
+set style data linespoints
+set xtics norotate
+set xlabel 'entries with each ioctl'
+plot for [op = 0:1] for [c in 'huge linear 1-in-64 different'] \
+	sprintf("<sed -n 's/^%s-batch-//p' %s/time.dat", c, dir) \
+	using 0:(column(5 + 4 * op)):xtic(1) lw 2 pt 7 ps 0.7 dt op + 1 \
+	lc strstrt('huge    linear  1-in-64 different', c) / 8 + 1 \
+	title op ? '' : c
+unset xlabel
+set style data histograms
+set xtics rotate by -40 scale 0
 
 set output dir.'/replay.svg'
 set title 'Map and unmap: replays (-batch: type1v3 in batches, the others as before)'

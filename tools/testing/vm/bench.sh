@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# bench.sh [--short] [--repeat] [--refresh] [-n] [-o DIR]
+# bench.sh [--short] [--repeat] [--refresh] [--document] [-n] [-o DIR]
 #
 # Measures what mapping costs on type1v2, iommufd and type1v3, in one machine
 # whose clock counts instructions, and prints tables. DIR (bench-out in the
@@ -10,8 +10,9 @@
 # type1v2 by more than a tenth of what bench-reference.csv says. With -n the
 # kernel and the modules are not built again.
 #
-#   --repeat   measure twice, and fail when a figure differs by more than 2 %
-#   --refresh  with --short: what is measured becomes the reference
+#   --repeat    measure twice, and fail when a figure differs by more than 2 %
+#   --refresh   with --short: what is measured becomes the reference
+#   --document  figures, tables and charts replace those in Documentation/bench
 #
 # bench.sh --profile BACKEND:CASE[:BATCH] [-n] [-o DIR]
 #
@@ -24,13 +25,15 @@ set -euo pipefail
 
 VM=$TOP/tools/testing/vm
 SELFTESTS=$TOP/tools/testing/selftests/vfio
+DOCUMENTS=$TOP/Documentation/bench
 out=$CACHE/bench-out
-short='' repeat='' refresh='' profile='' as_is=()
+short='' repeat='' refresh='' document='' profile='' as_is=()
 while [ $# != 0 ]; do
 	case $1 in
 	--short) short=1 ;;
 	--repeat) repeat=1 ;;
 	--refresh) refresh=1 ;;
+	--document) document=1 ;;
 	--profile) profile=${2:?}; shift ;;
 	-n) as_is=(-n) ;;
 	-o) out=${2:?}; shift ;;
@@ -39,6 +42,7 @@ while [ $# != 0 ]; do
 	shift
 done
 [ -z "$refresh" ] || [ -n "$short" ] || die "the reference is that of the short form: --short --refresh"
+[ -z "$document" ] || [ -z "$short" ] || die "the documentation has the long form: no --short"
 mkdir -p "$out"
 
 bin=$CACHE/bench
@@ -114,4 +118,9 @@ elif [ -n "$short" ]; then
 else
 	gnuplot -e "dir='$out'" "$VM/bench.gnuplot"
 	say "tables and charts are in $out"
+fi
+if [ -n "$document" ]; then
+	mkdir -p "$DOCUMENTS"
+	cp "$out"/bench.{csv,txt} "$out"/*.svg "$DOCUMENTS"
+	say "and in $DOCUMENTS"
 fi
