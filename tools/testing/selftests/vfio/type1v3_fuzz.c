@@ -47,6 +47,7 @@
 #include "type1v3_emulated.h"
 
 #define MAX_WINDOW	3072
+#define BLOCK		512	/* pages of a superpage */
 #define NR_NVME		2
 #define NR_PHYS		3	/* the NVMe controllers, and a device to unplug */
 #define UNPLUGGED	2
@@ -594,17 +595,12 @@ static void see_all(struct world *w)
  * Operations: mapping
  */
 
-static void op_map(struct world *w)
-{
-	int first, n, user, expected = 0, ret;
-	__u32 flags = some_access(w);
+static void fresh(struct world *w, int u, int n);
 
-	for (int try = 0; try < 3; try++) {
-		some_range(w, w->npages, &first, &n);
-		if (!model_count(w, first, n))
-			break;
-	}
-	user = some_user(w, first, n);
+static void map(struct world *w, int first, int n, int user, __u32 flags)
+{
+	int expected = 0, ret;
+
 	if (model_count(w, first, n))
 		expected = -EEXIST;
 	for (int i = 0; i < n && !expected && has_domain(w->m); i++)
@@ -618,6 +614,42 @@ static void op_map(struct world *w)
 	see_rw(w, first + n - 1);
 	if (has_domain(w->m) && one_in(w, 8))
 		see_dma(w, first, n);
+}
+
+static void op_map(struct world *w)
+{
+	int first, n;
+
+	for (int try = 0; try < 3; try++) {
+		some_range(w, w->npages, &first, &n);
+		if (!model_count(w, first, n))
+			break;
+	}
+	map(w, first, n, some_user(w, first, n), some_access(w));
+}
+
+/* Where memory has huge pages that gives superpages, which others will cut. */
+static void op_map_block(struct world *w)
+{
+	int first = rnd(w, w->npages / BLOCK) * BLOCK;
+	int user = rnd(w, w->npages / BLOCK) * BLOCK;
+
+	WANT(w, model_count(w, first, BLOCK) * (long)PAGE,
+	     dma_unmap(&w->m->c, iova_of(w, first), BLOCK * PAGE));
+	model_unmap(w, first, BLOCK);
+	/* what is fresh is whole */
+	if (user < w->shared && one_in(w, 2))
+		fresh(w, user, BLOCK);
+	map(w, first, BLOCK, user, some_access(w));
+}
+
+/* What is next to a range */
+static void see_around(struct world *w, int first, int n)
+{
+	int before = first < 16 ? first : 16, behind = w->npages - first - n;
+
+	see_dma(w, first - before, before);
+	see_dma(w, first + n, behind < 16 ? behind : 16);
 }
 
 static void op_unmap(struct world *w)
@@ -635,6 +667,8 @@ static void op_unmap(struct world *w)
 		see_rw(w, first - 1);
 	if (first + n < w->npages)
 		see_rw(w, first + n);
+	if (one_in(w, 4))
+		see_around(w, first, n);
 	if (one_in(w, 16))
 		see_fault(w, first + n / 2);
 }
@@ -1818,7 +1852,8 @@ static const struct {
 	unsigned int weight;	/* of 1000 or so */
 	bool alone;		/* only where nobody else uses the container */
 } ops[] = {
-	{ "map", op_map, 240 },
+	{ "map", op_map, 230 },
+	{ "map-block", op_map_block, 15 },
 	{ "unmap", op_unmap, 180 },
 	{ "unmap-wide", op_unmap_wide, 3, true },
 	{ "unmap-all", op_unmap_all, 2, true },
