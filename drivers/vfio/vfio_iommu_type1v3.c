@@ -2896,6 +2896,10 @@ static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 
 	for (; i < end; i++) {
 		request = &batch->units[i].request;
+		/* Without a domain it has joined its neighbours. */
+		vfio_xa_dma_prepare(&batch->container->store, request->first,
+				    request->last,
+				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 		vfio_xa_dma_erase(&batch->container->store, request->first,
 				  request->last);
 		if (is_charged)
