@@ -2064,33 +2064,47 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 	return 0;
 }
 
+/* Unmap in one domain what it has of [@first, @last]; as replay_range(). */
+static void vfio_type1v3_clear_range(struct vfio_type1v3 *container,
+				     struct vfio_dma_domain *domain,
+				     unsigned long first, unsigned long last,
+				     bool pending)
+{
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+
+	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
+		first = run.first;
+		while (first <= run.last &&
+		       (pending || !(run.word & VFIO_XA_DMA_PENDING)) &&
+		       vfio_dma_domain_lookup(domain, vfio_type1v3_iova(first),
+					      run.last - first + 1,
+					      run.word & VFIO_XA_DMA_CONTIG,
+					      &extent)) {
+			vfio_dma_domain_unmap(domain, vfio_type1v3_iova(first),
+					      extent.npages);
+			first += extent.npages;
+			cond_resched();
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+	}
+}
+
 /* Unmap everything in a domain that is about to be freed; others have it, too. */
 static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 				      struct vfio_dma_domain *domain)
 {
-	struct vfio_dma_extent extent;
-	struct vfio_xa_dma_run run;
-	unsigned long first = 0;
+	struct vfio_type1v3_map *map;
 
-	while (vfio_type1v3_next_stretch(container, first,
-					 VFIO_XA_DMA_LAST_INDEX, &run)) {
-		/* What has not been mapped yet is behind what has. */
-		while (run.first <= run.last &&
-		       vfio_dma_domain_lookup(domain,
-					      vfio_type1v3_iova(run.first),
-					      vfio_type1v3_run_pages(&run),
-					      run.word & VFIO_XA_DMA_CONTIG,
-					      &extent)) {
-			vfio_dma_domain_unmap(domain,
-					      vfio_type1v3_iova(run.first),
-					      extent.npages);
-			run.first += extent.npages;
-			cond_resched();
-		}
-		if (run.last == VFIO_XA_DMA_LAST_INDEX)
-			break;
-		first = run.last + 1;
-	}
+	vfio_type1v3_clear_range(container, domain, 0, VFIO_XA_DMA_LAST_INDEX,
+				 false);
+	list_for_each_entry(map, &container->maps, next)
+		if (map->mapped)
+			vfio_type1v3_clear_range(container, domain, map->first,
+						 map->first + map->mapped - 1,
+						 true);
 }
 
 /* Pin and map in the first domain a run that has been mapped without one. */

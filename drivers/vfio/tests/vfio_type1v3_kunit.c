@@ -1521,6 +1521,61 @@ static void batch_joins(struct kunit *test)
 	}
 }
 
+/*
+ * Two calls are half done, one beside the other, when one of the domains goes.
+ * What makes up a call is done here step by step.
+ */
+static void detach_in_progress(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_type1v3 *container = t->container;
+	struct vfio_type1v3_request request = {};
+	struct vfio_type1v3_map maps[2] = {};
+	unsigned long pinned = 0;
+	struct vfio_dma_pin pin;
+	unsigned int i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
+
+	mutex_lock(&container->lock);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_become_owner(container), 0);
+	for (i = 0; i < 2; i++) {
+		request.first = BASE + 16 * i;
+		request.last = request.first + 15;
+		request.vaddr = t->memory->vaddr + (16 * i << PAGE_SHIFT);
+		request.word = vfio_xa_dma_word(request.first, request.vaddr,
+						VFIO_XA_DMA_READ);
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request), 0);
+		maps[i].first = request.first;
+		list_add_tail(&maps[i].next, &container->maps);
+		vfio_dma_pin_start(&pin, current->mm, request.vaddr, 8, false);
+		KUNIT_EXPECT_EQ(test, vfio_dma_pin_step(&pin), 0);
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_map_extents(container,
+							       &container->space,
+							       &maps[i], &pin,
+							       request.word, &pinned), 0);
+		vfio_dma_pin_finish(&pin);
+	}
+	KUNIT_EXPECT_EQ(test, pinned, 16);
+	mutex_unlock(&container->lock);
+
+	container_detach(test, &t->groups[1]);
+
+	mutex_lock(&container->lock);
+	for (i = 0; i < 2; i++) {
+		KUNIT_EXPECT_EQ(test, maps[i].mapped, 8);
+		vfio_type1v3_unmap_map(container, &container->space, &maps[i]);
+		list_del(&maps[i].next);
+		vfio_xa_dma_erase(&container->store, BASE + 16 * i,
+				  BASE + 16 * i + 15);
+	}
+	vfio_type1v3_put_owner(container);
+	mutex_unlock(&container->lock);
+	container_check(test);
+}
+
 static void group_iommu_domain(struct kunit *test)
 {
 	struct iommu_domain *(*op)(void *data, struct iommu_group *group) =
@@ -1960,6 +2015,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
 	KUNIT_CASE(batch_joins),
+	KUNIT_CASE(detach_in_progress),
 	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
 	KUNIT_CASE_PARAM(random_cuts, kind_gen_params),
