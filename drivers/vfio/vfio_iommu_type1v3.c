@@ -3670,6 +3670,7 @@ static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
 	unsigned long word = vfio_xa_dma_load(&container->store, first);
 	struct vfio_xa_dma_run run;
 	void __user *user;
+	unsigned long left;
 
 	if (!word || word & VFIO_XA_DMA_TRANSIENT)
 		return -EINVAL;
@@ -3687,10 +3688,10 @@ static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
 	if (!write)
 		return copy_from_user(data, user, count) ? -EFAULT : 0;
 
-	if (copy_to_user(user, data, count))
-		return -EFAULT;
+	left = copy_to_user(user, data, count);
+	/* Also if the rest is not there: the first pages are what they were not. */
 	vfio_type1v3_set_dirty(container, first, last);
-	return 0;
+	return left ? -EFAULT : 0;
 }
 
 /* Copy from or to the memory of the owner, whose address space is in use. */

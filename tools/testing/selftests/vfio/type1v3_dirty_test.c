@@ -221,6 +221,24 @@ TEST_F(dirty, copied)
 	EXPECT_EQ(0, count(bits));
 }
 
+/*
+ * A copy that fails halfway has written to the first page.  type1v2 does not say
+ * so, and what was written is lost to a migration.
+ */
+TEST_F(dirty, copied_in_part)
+{
+	__u64 data[2] = { 1, 2 }, *end = (__u64 *)(self->mem.va + PAGE);
+	__u8 bits[BYTES];
+
+	ASSERT_EQ(0, dirty_tracking(&self->c, START));
+	ASSERT_EQ(0, mprotect(self->mem.va + PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(-EFAULT, emulated_rw(self->dev, IOVA(1) - 8, data,
+				       sizeof(data), RW_WRITE));
+	EXPECT_EQ(1, __atomic_load_n(end - 1, __ATOMIC_RELAXED));
+	ASSERT_EQ(0, get_bits(&self->c, 0, NPAGES, bits));
+	EXPECT_EQ(is_v3(variant->type), bit(bits, 0));
+}
+
 /* A pinned page is dirty each time, and once more when it is unpinned. */
 TEST_F(dirty, pinned)
 {
