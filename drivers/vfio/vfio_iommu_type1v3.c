@@ -126,12 +126,18 @@ struct vfio_type1v3_domain {
  * @next: in &vfio_type1v3.maps
  * @first: first IOVA page
  * @mapped: pages from @first on that are pinned and in the IO page tables
+ * @pinned: those of them that are not device memory
+ * @charged: pages charged for the call
+ * @failed: page, from @first on, that could not be pinned
  * @lost: what had been mapped went with the last domain
  */
 struct vfio_type1v3_map {
 	struct list_head next;
 	unsigned long first;
 	unsigned long mapped;
+	unsigned long pinned;
+	unsigned long charged;
+	unsigned long failed;
 	bool lost;
 };
 
@@ -1435,56 +1441,59 @@ static int vfio_type1v3_charge(struct vfio_type1v3 *container,
 }
 
 /*
- * Pin and map what has been reserved, and publish it; or, on failure, erase it.
- * If the caller has charged for the pages already, it has done so with the mutex
- * dropped.  Called with the mutex held, returns with it held; it is dropped in
- * between.
+ * Pin and map what has been reserved.  It stays reserved, and @map a call in
+ * progress: vfio_type1v3_finish_map() must follow.  If the caller has charged for
+ * the pages already, it has done so with the mutex dropped.  Called with the mutex
+ * held, returns with it held; it is dropped in between.
  */
 static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 				const struct vfio_type1v3_request *request,
-				bool is_charged)
+				struct vfio_type1v3_map *map, bool is_charged)
 {
 	unsigned long first = request->first, last = request->last;
-	unsigned long npages = last - first + 1, charged = npages, pinned = 0;
 	unsigned long vaddr = request->vaddr, word = request->word;
-	struct vfio_type1v3_map map = {
-		.first = first,
-		.lost = !vfio_type1v3_has_domain(container),
-	};
+	unsigned long npages = last - first + 1;
 	struct vfio_dma_pin pin;
 	int ret;
 
+	*map = (struct vfio_type1v3_map) {
+		.first = first,
+		.charged = npages,
+		.lost = !vfio_type1v3_has_domain(container),
+	};
 	container->pinning++;
-	list_add_tail(&map.next, &container->maps);
+	list_add_tail(&map->next, &container->maps);
 	mutex_unlock(&container->lock);
 
 	if (!is_charged) {
 		ret = vfio_type1v3_charge(container, vaddr, npages, 0,
-					  &charged);
+					  &map->charged);
 		if (ret) {
 			mutex_lock(&container->lock);
-			charged = 0;
-			goto out;
+			map->charged = 0;
+			return ret;
 		}
 	}
 
 again:
-	pinned = 0;
+	map->pinned = 0;
 	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
 			   word & VFIO_XA_DMA_WRITE);
 	for (;;) {
 		ret = vfio_dma_pin_step(&pin);
+		if (ret)
+			map->failed = (pin.vaddr - vaddr) >> PAGE_SHIFT;
 		mutex_lock(&container->lock);
-		if (map.lost)
+		if (map->lost)
 			break;
 		if (!ret)
 			ret = vfio_type1v3_map_extents(container,
-						       &container->space, &map,
-						       &pin, word, &pinned);
+						       &container->space, map,
+						       &pin, word, &map->pinned);
 		/* Device memory has become something else in the meantime. */
-		if (!ret && pinned > charged)
+		if (!ret && map->pinned > map->charged)
 			ret = -ENOMEM;
-		if (ret || map.mapped == npages)
+		if (ret || map->mapped == npages)
 			break;
 		mutex_unlock(&container->lock);
 
@@ -1495,13 +1504,12 @@ again:
 			break;
 		}
 	}
+	vfio_dma_pin_finish(&pin);
 
-	if (map.lost && !ret) {
+	if (map->lost && !ret) {
 		/* There may be another domain by now, or no need for one. */
-		pinned = 0;
-		map.lost = false;
-		vfio_dma_pin_finish(&pin);
 		if (vfio_type1v3_has_domain(container)) {
+			map->lost = false;
 			/* What was device memory need not be that now. */
 			vfio_xa_dma_change(&container->store, first, last,
 					   VFIO_XA_DMA_PFNMAP |
@@ -1511,24 +1519,40 @@ again:
 		}
 		if (container->released || list_empty(&container->emulated))
 			ret = -ENODEV;
-	} else {
-		if (ret) {
-			vfio_type1v3_unmap_map(container, &container->space,
-					       &map);
-			pinned = 0;
-		}
-		vfio_dma_pin_finish(&pin);
 	}
+	return ret;
+}
 
-out:
-	list_del(&map.next);
+/* Publish what a call has mapped, or, if it fails with @ret, erase it. */
+static void vfio_type1v3_finish_map(struct vfio_type1v3 *container,
+				    const struct vfio_type1v3_request *request,
+				    struct vfio_type1v3_map *map, int ret)
+{
+	unsigned long first = request->first, last = request->last;
+
+	list_del(&map->next);
 	container->pinning--;
-	if (ret)
+	if (ret) {
+		vfio_type1v3_unmap_map(container, &container->space, map);
 		vfio_xa_dma_erase(&container->store, first, last);
-	else
+	} else {
 		vfio_xa_dma_change(&container->store, first, last,
 				   VFIO_XA_DMA_PENDING, 0);
-	vfio_dma_uncharge(&container->owner, charged - pinned);
+	}
+	if (ret || map->lost)
+		map->pinned = 0;
+	vfio_dma_uncharge(&container->owner, map->charged - map->pinned);
+}
+
+static int vfio_type1v3_map_reserved(struct vfio_type1v3 *container,
+				     const struct vfio_type1v3_request *request,
+				     bool is_charged)
+{
+	struct vfio_type1v3_map map;
+	int ret;
+
+	ret = vfio_type1v3_pin_map(container, request, &map, is_charged);
+	vfio_type1v3_finish_map(container, request, &map, ret);
 	return ret;
 }
 
@@ -1638,7 +1662,7 @@ static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 
 /*
  * Enter a request into the store.  With a domain that only reserves the range:
- * vfio_type1v3_pin_map() must follow.  Without one nothing is pinned, every IOVA
+ * vfio_type1v3_map_reserved() must follow.  Without one nothing is pinned, every IOVA
  * is valid, and there is nothing left to do.
  */
 static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
@@ -1706,7 +1730,7 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
  * @pages, in one go: there is no state between not mapped and mapped to be seen
  * or undone.  Ends at the first unit that cannot be mapped so, and returns how
  * many have been.  The others are as they were; why they cannot be mapped, if so
- * it is, vfio_type1v3_reserve() and vfio_type1v3_pin_map() will find out.
+ * it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will find out.
  *
  * Called with the mutex held and a domain, returns with it held; it is dropped
  * in between.
@@ -1762,7 +1786,7 @@ static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
 
 	ret = vfio_type1v3_reserve(container, request);
 	if (!ret && vfio_type1v3_has_domain(container))
-		ret = vfio_type1v3_pin_map(container, request, false);
+		ret = vfio_type1v3_map_reserved(container, request, false);
 	return ret;
 }
 
@@ -2922,12 +2946,9 @@ static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 	}
 }
 
-/*
- * Map the entries of a unit one by one.  Returns true if the batch ends here; then
- * the unit is what comes before the entry that has failed.
- */
+/* Map the entries of a unit one by one.  Returns true if the batch ends here. */
 static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
-				    struct vfio_type1v3_unit *unit)
+				    const struct vfio_type1v3_unit *unit)
 {
 	unsigned int i, end = unit->entry + unit->nr_entries;
 	struct vfio_type1v3_request request;
@@ -2937,17 +2958,16 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 		ret = vfio_type1v3_entry_request(batch, i, &request);
 		if (!ret)
 			ret = vfio_type1v3_map_one(batch->container, &request);
-		if (vfio_type1v3_set_result(batch, i, 1, ret)) {
-			unit->nr_entries = i - unit->entry;
-			unit->request.last =
-				(batch->entries[i].iova >> PAGE_SHIFT) - 1;
+		if (vfio_type1v3_set_result(batch, i, 1, ret))
 			return true;
-		}
 	}
 	return false;
 }
 
-/* Unmap @nr units of a batch that is to have no effect. */
+/*
+ * Unmap @nr units of a batch that is to have no effect.  They have just been mapped:
+ * nobody else has had the mutex since.
+ */
 static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 				    const struct vfio_type1v3_unit *unit,
 				    unsigned int nr)
@@ -2958,14 +2978,6 @@ static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
 
 	for (; nr; nr--, unit++) {
 		request = &unit->request;
-		if (!unit->nr_entries)
-			continue;
-		if (vfio_type1v3_has_pins(container)) {
-			vfio_type1v3_unmap_finish(container, unpinned);
-			unpinned = 0;
-			vfio_type1v3_release_pins(container, request->first,
-						  request->last);
-		}
 		vfio_type1v3_unmap_range(container, request->first,
 					 request->last, false, &npages,
 					 &unpinned);
@@ -3014,6 +3026,56 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 		i = batch->now[done].entry;
 	vfio_type1v3_set_result(batch, first, i - first, 0);
 	return i;
+}
+
+/*
+ * Map units [@i, @end), which have been reserved and charged, all or none: they
+ * stay reserved until the last one is mapped.  Returns true if the batch ends here.
+ */
+static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
+				    unsigned int i, unsigned int end)
+{
+	struct vfio_type1v3 *container = batch->container;
+	struct vfio_type1v3_unit *unit = &batch->units[i];
+	unsigned int nr = end - i, n, k, entry = unit->entry;
+	struct vfio_type1v3_map *maps;
+	unsigned long npages;
+	bool has_domain;
+	int ret = 0;
+
+	maps = kvmalloc_array(nr, sizeof(*maps), VFIO_DMA_GFP);
+	if (!maps)
+		ret = -ENOMEM;
+	for (n = 0; n < nr && !ret; n++) {
+		ret = vfio_type1v3_pin_map(container, &unit[n].request, &maps[n],
+					   true);
+		if (!ret)
+			continue;
+		entry = unit[n].entry;
+		npages = batch->entries[entry].size >> PAGE_SHIFT;
+		while (npages <= maps[n].failed)
+			npages += batch->entries[++entry].size >> PAGE_SHIFT;
+	}
+
+	/* A domain may have gone or come when the first ones were mapped already. */
+	has_domain = vfio_type1v3_has_domain(container);
+	for (k = 0; k < n && !ret; k++) {
+		if (has_domain ? maps[k].lost :
+		    container->released || list_empty(&container->emulated)) {
+			ret = -ENODEV;
+			entry = unit[k].entry;
+		}
+	}
+
+	for (k = 0; k < n; k++) {
+		vfio_type1v3_finish_map(container, &unit[k].request, &maps[k],
+					ret);
+		vfio_type1v3_set_result(batch, unit[k].entry, unit[k].nr_entries,
+					ret ? -ECANCELED : 0);
+	}
+	vfio_type1v3_drop_units(batch, i + n, end, true);
+	kvfree(maps);
+	return ret && vfio_type1v3_set_result(batch, entry, 1, ret);
 }
 
 /* Map entries [@i, @end).  Returns true if the batch ends here. */
@@ -3073,25 +3135,23 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	if (ret)
 		is_charged = false;
 
+	if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
+		stop = vfio_type1v3_map_atomic(batch, i, last);
+		goto out_owner;
+	}
+
 	for (n = i; n < last; n++) {
 		unit = &batch->units[n];
-		ret = vfio_type1v3_pin_map(container, &unit->request,
-					   is_charged);
-		if (ret && unit->nr_entries > 1) {
-			if (!vfio_type1v3_map_singly(batch, unit))
-				continue;
-		} else {
-			if (!vfio_type1v3_set_result(batch, unit->entry,
-						     unit->nr_entries, ret))
-				continue;
-			unit->nr_entries = 0;
+		ret = vfio_type1v3_map_reserved(container, &unit->request,
+						is_charged);
+		if (ret && unit->nr_entries > 1 ?
+		    vfio_type1v3_map_singly(batch, unit) :
+		    vfio_type1v3_set_result(batch, unit->entry,
+					    unit->nr_entries, ret)) {
+			stop = true;
+			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
+			break;
 		}
-		stop = true;
-		vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
-		if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC)
-			vfio_type1v3_batch_undo(batch, &batch->units[i],
-						n - i + 1);
-		break;
 	}
 
 out_owner:

@@ -35,7 +35,8 @@
  *   process (address space)
  * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices
  * - ENOENT: VFIO_DMA_MAP_FLAG_VADDR: nothing is mapped in the range
- * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile
+ * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile; an
+ *   atomic batch: the last one behind an IOMMU left, and another came
  * - EINTR: a fatal signal; VFIO_IOMMU_UNMAP_DMA may have unmapped a part,
  *   which size tells
  * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed; size tells what is no
@@ -63,7 +64,7 @@
  * Then, without a flag, the first entry that fails ends the batch.  With
  * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE the others are done nevertheless.  With
  * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, which wants all entries to be maps or all
- * to be unmaps, a failure takes back what has been mapped; another thread may
+ * to be unmaps, a failure takes back what has been mapped; nobody but a device can
  * have seen it.  The two flags exclude each other.
  *
  * Maps that follow each other reserve their ranges first, each in turn, and then

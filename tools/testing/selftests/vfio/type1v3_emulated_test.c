@@ -930,6 +930,138 @@ TEST_F(progress, attach_again)
 	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
 }
 
+/* A batch that has mapped its first entry and waits for memory of the second */
+struct atomic_call {
+	struct container *c;
+	pthread_t thread;
+	struct vfio_iommu_type1v3_batch_entry e[3];
+	unsigned int nr;
+	int ret;
+};
+
+static void *atomic_thread(void *arg)
+{
+	struct atomic_call *call = arg;
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
+		.nr_entries = call->nr,
+		.entries = (uintptr_t)call->e,
+	};
+
+	call->ret = ioctl(call->c->fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
+	return NULL;
+}
+
+/* There is no memory for the third entry. */
+static int atomic_start(struct _test_data_progress *self, struct atomic_call *call,
+			unsigned int nr)
+{
+	const struct vfio_iommu_type1v3_batch_entry e[] = {
+		{ IOVA(50), SLOW_PAGES * PAGE, (uintptr_t)self->mem.va, RW },
+		{ IOVA(100), SLOW_PAGES * PAGE, (uintptr_t)self->va, RW },
+		{ IOVA(150), PAGE, PAGE, RW },
+	};
+	struct uffd_msg msg;
+
+	memcpy(call->e, e, sizeof(e));
+	call->c = &self->c;
+	call->nr = nr;
+	if (pthread_create(&call->thread, NULL, atomic_thread, call) ||
+	    read(self->uffd, &msg, sizeof(msg)) != sizeof(msg))
+		return -EIO;
+	return 0;
+}
+
+/* No part of it is there for others to unmap before all of it is. */
+TEST_F(progress, atomic)
+{
+	struct atomic_call call;
+
+	ASSERT_EQ(0, atomic_start(self, &call, 2));
+	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(50), SLOW_PAGES * PAGE));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(50), self->mem.va, PAGE, RW));
+	EXPECT_EQ(0, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(0, call.ret);
+	EXPECT_EQ(3 * SLOW_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap(&self->c, IOVA(50), PAGE * SLOW_PAGES));
+	EXPECT_EQ(2 * SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
+}
+
+/* If it fails it takes back its own, and not what others map in its place. */
+TEST_F(progress, atomic_fails)
+{
+	struct atomic_call call;
+
+	ASSERT_EQ(0, atomic_start(self, &call, 3));
+	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(50), SLOW_PAGES * PAGE));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(50), self->mem.va, PAGE, RW));
+	EXPECT_EQ(0, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(-EFAULT, call.ret);
+	EXPECT_EQ(-ECANCELED, call.e[0].result);
+	EXPECT_EQ(-ECANCELED, call.e[1].result);
+	EXPECT_EQ(-EFAULT, call.e[2].result);
+	EXPECT_EQ(SLOW_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(SLOW_PAGES, pinned_pages() - self->pinned);
+	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
+}
+
+TEST_F(progress, atomic_detach)
+{
+	struct atomic_call call;
+
+	ASSERT_EQ(0, atomic_start(self, &call, 2));
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_EQ(-ENODEV, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(-ENODEV, call.ret);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+TEST_F(progress, atomic_detach_emulated)
+{
+	struct atomic_call call;
+	__u64 word = 0;
+	int dev;
+
+	ASSERT_EQ(0, emulated_attach(&self->c, 0));
+	dev = container_device(&self->c, emulated_name(0));
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, atomic_start(self, &call, 2));
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_EQ(-EINVAL, emulated_rw(dev, IOVA(50), &word, 8, 0));
+	EXPECT_EQ(0, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(0, call.ret);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+	EXPECT_EQ(0, emulated_rw(dev, IOVA(50), &word, 8, 0));
+	EXPECT_EQ(word_of(self->mem.va), word);
+	close(dev);
+}
+
+/* The first entry went with the domain. */
+TEST_F(progress, atomic_attach_again)
+{
+	struct atomic_call call;
+
+	ASSERT_EQ(0, emulated_attach(&self->c, 0));
+	ASSERT_EQ(0, atomic_start(self, &call, 2));
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	ASSERT_EQ(0, container_attach(&self->c, self->bdf));
+	EXPECT_EQ(0, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(-ENODEV, call.ret);
+	EXPECT_EQ(-ENODEV, call.e[0].result);
+	EXPECT_EQ(-ECANCELED, call.e[1].result);
+	EXPECT_EQ(SLOW_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(SLOW_PAGES, pinned_pages() - self->pinned);
+	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
+}
+
 FIXTURE(stubborn) {
 	struct container c;
 	struct mem mem;
