@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# patches.sh [--check | --check-text] TREE [DIR]
+# patches.sh [--check | --check-text | --check-build] TREE [DIR]
 #
 # Writes a series for 'git am' into DIR (default: patches/ here) that puts the
 # sources into the kernel that TREE has. Each scripts/patches/NN-*.msg is a patch:
@@ -9,15 +9,16 @@
 # they need in Kconfig, Makefiles, indexes of documents and MAINTAINERS comes with
 # them. Author and sign-off are those of whoever runs this, as git knows them.
 #
-# --check also applies the series and looks whether the sources come out of it,
-# has checkpatch judge each patch, and builds drivers/vfio after each with W=1, and
-# in the end the selftests; --check-text leaves out the building.
+# --check-text also applies the series, looks whether the sources come out of it,
+# and has checkpatch judge each patch; --check-build applies it as well, and builds
+# drivers/vfio after each patch with W=1, and in the end the selftests; --check does
+# all of that.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 check=''
 case ${1:-} in --check*) check=$1; shift ;; esac
-tree=$(cd "${1:?usage: patches.sh [--check | --check-text] TREE [DIR]}" && pwd -P)
+tree=$(cd "${1:?usage: patches.sh [--check | --check-text | --check-build] TREE [DIR]}" && pwd -P)
 mkdir -p "${2:-$TOP/patches}"
 out=$(cd "${2:-$TOP/patches}" && pwd)
 name=${GIT_AUTHOR_NAME:-$(git config user.name || true)}
@@ -189,7 +190,7 @@ check_result() { # TREE
 }
 
 check_series() {
-	local dir=$CACHE/patches-tree build=$CACHE/build-patches first commit patches=("$out"/*.patch)
+	local first patches=("$out"/*.patch)
 
 	first=$(git -C "$new" rev-list --max-parents=0 HEAD)
 	say "git am"
@@ -200,12 +201,18 @@ check_series() {
 	git -C "$work/am" am -q "${patches[@]:1}"
 	check_result "$work/am" || die "the series does not give the sources"
 
-	say "checkpatch"
-	# programs are to be executed, whatever their names end in
-	(cd "$tree" && scripts/checkpatch.pl --strict --quiet --show-types --no-summary \
-		--ignore EXECUTE_PERMISSIONS "${patches[@]:1}") ||
-		die "checkpatch complains"
-	[ "$check" != --check-text ] || return 0
+	if [ "$check" != --check-build ]; then
+		say "checkpatch"
+		# programs are to be executed, whatever their names end in
+		(cd "$tree" && scripts/checkpatch.pl --strict --quiet --show-types --no-summary \
+			--ignore EXECUTE_PERMISSIONS "${patches[@]:1}") ||
+			die "checkpatch complains"
+	fi
+	[ "$check" = --check-text ] || build_series "$first"
+}
+
+build_series() { # FIRST
+	local dir=$CACHE/patches-tree build=$CACHE/build-patches first=$1 commit
 
 	# another name for the same files; what changes is replaced, not written to
 	rm -rf "$dir"

@@ -82,7 +82,7 @@ check_ops() {
 }
 
 # whoever runs the tests need not be known to git
-patches() { # --check | --check-text
+patches() { # --check-text | --check-build
 	GIT_AUTHOR_NAME=Tester GIT_AUTHOR_EMAIL=tester@example.org \
 		"$TOP/scripts/patches.sh" "$1" "$(source_tree)" "$CACHE/patches"
 }
@@ -179,7 +179,7 @@ lane_newest() {
 	stage in-tree-y check in_tree y
 	stage lint check "$TOP/scripts/lint.sh"
 	stage patches check patches --check-text
-	stage patches-build check patches --check
+	stage patches-build check patches --check-build
 	stage userspace tap userspace
 	stage kunit kunit kunit lean
 	run_selftests lean
