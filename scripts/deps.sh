@@ -62,6 +62,9 @@ test="$demo$docs$deb
 /usr/bin/shellcheck		shellcheck
 /usr/bin/codespell		codespell
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
+/usr/bin/trace-cmd		trace-cmd
+/usr/bin/perf			linux-perf
+/usr/bin/bpftrace		bpftrace
 "
 test_all="$test
 /usr/bin/dpdk-testpmd		dpdk-dev

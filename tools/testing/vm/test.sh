@@ -17,7 +17,7 @@ results=$logs/results
 
 # what "make test" runs, and what "make test-all" runs besides
 stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
-	check-ops docs selftests-stock-vtd selftests-stock-virtio demo clients package kunit
+	check-ops docs selftests-stock-vtd selftests-stock-virtio tracers demo clients package kunit
 	selftests-lean-vtd selftests-lean-virtio fuzz bench"
 long_stages="patches-build clients-long clients-dpdk build-debug kunit-debug failnth
 	selftests-debug-vtd selftests-debug-virtio softlockup"
@@ -196,6 +196,7 @@ lane_stock() {
 	stage check-ops check check_ops
 	stage docs check "$TOP/scripts/docs.sh"
 	run_selftests stock
+	stage tracers tap "$VM/selftests.sh" stock vtd type1v3_tracers.sh
 	stage demo check "$VM/demo.sh"
 	stage package check "$VM/package.sh"
 	stage clients tap "$VM/clients.sh"

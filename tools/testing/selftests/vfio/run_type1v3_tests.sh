@@ -101,7 +101,8 @@ failed=0
 for test in "${tests[@]}"; do
 	echo "# $test"
 	read -ra words <<<"$test"
-	"$bindir/${words[0]}" "${words[@]:1}"
+	case $test in *.sh*) dir=$here ;; *) dir=$bindir ;; esac
+	"$dir/${words[0]}" "${words[@]:1}"
 	status=$?
 	# 4: everything was skipped
 	[ $status = 0 ] || [ $status = 4 ] || {

@@ -3,6 +3,7 @@
 # directory includes this file at its end; elsewhere ours does.
 
 TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
+	type1v3_load \
 	type1v3_uapi_test \
 	type1v3_limits_test \
 	type1v3_many_test \
@@ -22,6 +23,7 @@ TYPE1V3_TESTS := $(addprefix $(OUTPUT)/, \
 TYPE1V3_CFLAGS ?= -I$(selfdir)
 
 TEST_PROGS += run_type1v3_tests.sh
+TEST_PROGS_EXTENDED += type1v3_tracers.sh
 TEST_GEN_PROGS_EXTENDED += $(TYPE1V3_TESTS) $(OUTPUT)/type1v3_example
 
 all: $(TYPE1V3_TESTS) $(OUTPUT)/type1v3_example
