@@ -3901,6 +3901,8 @@ static int vfio_type1v3_stat_show(struct seq_file *m, void *unused)
 	seq_printf(m, "pinned_pages %lu\n", vfio_type1v3_pinned(container));
 	seq_printf(m, "device_pages %lu\n",
 		   vfio_xa_dma_npages(&container->pins));
+	seq_printf(m, "device_bytes %zu\n",
+		   vfio_xa_dma_footprint(&container->pins));
 	seq_printf(m, "invalid_pages %lu\n", container->vaddr_invalid);
 	seq_printf(m, "dirty_tracking %d\n", container->dirty_tracking);
 	seq_printf(m, "store_bytes %zu\n",

@@ -308,6 +308,7 @@ TEST_F(eyes, events_of_devices)
 		      id, IOVA(3));
 	ASSERT_EQ(0, read_own(id, "stat"));
 	EXPECT_SAYS("device_pages 2");
+	EXPECT_LT(0, number("device_bytes", 0));
 	EXPECT_SAYS("pinned_pages 2");
 	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(NPAGES), 1, PIN_READ,
 					NULL));
@@ -342,6 +343,7 @@ TEST_F(eyes, events_of_devices)
 	EXPECT_SAYS("rw 1 1 1");
 	EXPECT_SAYS("dirty 3 0 %lu", NPAGES);
 	EXPECT_SAYS("device_pages 0");
+	EXPECT_SAYS("device_bytes 0");
 	EXPECT_SAYS("dirty_tracking 0");
 }
 
