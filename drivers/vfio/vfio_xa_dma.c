@@ -378,7 +378,9 @@ static __always_inline void *__slot_load(struct slot *slot, struct vfio_xa_dma *
 
 	slot->store = store;
 	slot->index = index;
-	if (!node || node_is_far(node, store->near_index, index)) {
+	while (node && node_is_far(node, store->near_index, index))
+		node = rcu_dereference_raw(node->parent);
+	if (!node) {
 		entry = rcu_dereference_raw(store->xa.xa_head);
 		node = xa_is_node(entry) ? xa_to_node(entry) : NULL;
 		if (!node || node_is_far(node, 0, index)) {
