@@ -926,16 +926,23 @@ static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
 	return lost->extent.pfn + ((iova - lost->iova) >> PAGE_SHIFT);
 }
 
-/* How many of the @npages pages from @iova on continue @pfn, the first */
+/*
+ * How many of the @npages pages from @iova on continue @pfn, the first.  Sets
+ * *@next to the page frame of the one that does not, if it has been looked up.
+ */
 static noinline unsigned long
 vfio_dma_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
 		      unsigned long npages, unsigned long step,
-		      unsigned long pfn)
+		      unsigned long pfn, unsigned long *next)
 {
-	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1));
+	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1)), found;
 
-	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX &&
-	       vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT)) == pfn + n) {
+	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX) {
+		found = vfio_dma_pfn(domain, iova + (n << PAGE_SHIFT));
+		if (found != pfn + n) {
+			*next = found;
+			break;
+		}
 		n += step;
 		if (!(n % 4096))
 			cond_resched();
@@ -943,18 +950,24 @@ vfio_dma_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
 	return min(n, npages);
 }
 
-/* The contiguous ones of @npages pages that are mapped from @iova on, or 0 */
+/*
+ * The contiguous ones of @npages pages that are mapped from @iova on, or 0.
+ * *@next is the page frame at @iova, 0 if it is to be looked up, and then the
+ * same for the page after them.
+ */
 static inline unsigned long
 __vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
-			 unsigned long npages, bool contig, unsigned long *pfn)
+			 unsigned long npages, bool contig, unsigned long *pfn,
+			 unsigned long *next)
 {
-	*pfn = vfio_dma_pfn(domain, iova);
+	*pfn = *next ?: vfio_dma_pfn(domain, iova);
+	*next = 0;
 	if (!*pfn)
 		return 0;
 	if (npages == 1)
 		return 1;
 	return vfio_dma_count_contig(domain, iova, npages,
-				     contig ? VFIO_DMA_CONTIG : 1, *pfn);
+				     contig ? VFIO_DMA_CONTIG : 1, *pfn, next);
 }
 
 /**
@@ -974,8 +987,10 @@ bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
 			    unsigned long npages, bool contig,
 			    struct vfio_dma_extent *extent)
 {
+	unsigned long next = 0;
+
 	extent->npages = __vfio_dma_domain_lookup(domain, iova, npages, contig,
-						  &extent->pfn);
+						  &extent->pfn, &next);
 	extent->pfnmap = false;
 	return extent->npages;
 }
@@ -1040,14 +1055,15 @@ static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
 {
 	unsigned long dirty = flags & VFIO_DMA_DIRTY ? VFIO_DMA_BATCH_DIRTY : 0;
 	struct vfio_dma_domain *first;
-	unsigned long n = 0, more;
+	unsigned long n = 0, next = 0, more;
 
 	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	while (n < npages && space->nr_batch < VFIO_DMA_BATCH_EXTENTS) {
 		more = __vfio_dma_domain_lookup(first, iova + (n << PAGE_SHIFT),
 						npages - n,
 						flags & VFIO_DMA_IS_CONTIG,
-						&space->batch[space->nr_batch].pfn);
+						&space->batch[space->nr_batch].pfn,
+						&next);
 		if (!more)
 			break;
 		space->batch[space->nr_batch++].npages = more | dirty;
@@ -1141,8 +1157,8 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap, "VFIO_DMA");
 
-/* Unpin all extents; those of one page many at a time */
-static void vfio_dma_unpin_batch(struct vfio_dma_space *space)
+/* Unpin many extents; those of one page with few calls */
+static noinline void vfio_dma_unpin_batch(struct vfio_dma_space *space)
 {
 	struct page *pages[VFIO_DMA_UNPIN_PAGES] __uninitialized;
 	unsigned int i, n = 0;
@@ -1165,7 +1181,6 @@ static void vfio_dma_unpin_batch(struct vfio_dma_space *space)
 	}
 	if (n)
 		unpin_user_pages_dirty_lock(pages, n, dirty);
-	space->nr_batch = 0;
 }
 
 /**
@@ -1177,6 +1192,7 @@ static void vfio_dma_unpin_batch(struct vfio_dma_space *space)
 void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 {
 	struct vfio_dma_domain *domain;
+	unsigned long npages;
 
 	lockdep_assert_held(space->lock);
 
@@ -1188,7 +1204,15 @@ void vfio_dma_unmap_flush(struct vfio_dma_space *space)
 		domain->unsynced = false;
 	}
 
-	vfio_dma_unpin_batch(space);
+	if (space->nr_batch == 1) {
+		npages = space->batch[0].npages;
+		vfio_dma_unpin(space->batch[0].pfn,
+			       npages & ~VFIO_DMA_BATCH_DIRTY,
+			       npages & VFIO_DMA_BATCH_DIRTY);
+	} else if (space->nr_batch) {
+		vfio_dma_unpin_batch(space);
+	}
+	space->nr_batch = 0;
 	cond_resched();
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap_flush, "VFIO_DMA");
