@@ -2832,10 +2832,10 @@ static int vfio_type1v3_check_entry(struct vfio_type1v3_batch *batch,
 }
 
 /* The number of units from @i on that are one with unit @i, including it */
-static unsigned int vfio_type1v3_join_units(struct vfio_type1v3_batch *batch,
-					    unsigned int i, unsigned int end,
-					    bool unmap,
-					    struct vfio_type1v3_unit *unit)
+static __always_inline unsigned int
+vfio_type1v3_join_units(struct vfio_type1v3_batch *batch, unsigned int i,
+			unsigned int end, bool unmap,
+			struct vfio_type1v3_unit *unit)
 {
 	const struct vfio_type1v3_request *next;
 	unsigned int j;
@@ -3728,7 +3728,6 @@ static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
 	unsigned long first = iova >> PAGE_SHIFT, offset = iova & ~PAGE_MASK;
 	unsigned long last = (iova + count - 1) >> PAGE_SHIFT;
 	unsigned long word = vfio_xa_dma_load(&container->store, first);
-	struct vfio_xa_dma_run run;
 	void __user *user;
 	unsigned long left;
 
@@ -3737,8 +3736,10 @@ static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
 	if (!(word & VFIO_XA_DMA_READ) || (write && !(word & VFIO_XA_DMA_WRITE)))
 		return -EPERM;
 
-	if (first < last &&
-	    vfio_xa_dma_next(&container->store, first, last, &run)) {
+	if (first < last) {
+		struct vfio_xa_dma_run run;
+
+		vfio_xa_dma_next(&container->store, first, last, &run);
 		last = run.last;
 		count = min_t(size_t, count,
 			      ((last - first + 1) << PAGE_SHIFT) - offset);
@@ -3773,23 +3774,23 @@ static int vfio_type1v3_copy(struct vfio_type1v3 *container, dma_addr_t iova,
 	}
 }
 
-/* The same for a caller that is not the owner: a kernel thread can be. */
-static noinline int
-vfio_type1v3_copy_foreign(struct vfio_type1v3 *container, dma_addr_t iova,
-			  void *data, size_t count, bool write)
+/* What is not the owner must be a kernel thread, to use its address space. */
+static noinline int vfio_type1v3_use_mm(struct mm_struct *mm)
 {
-	struct mm_struct *mm = container->owner.mm;
-	int ret = -EFAULT;
-
 	if (!mmget_not_zero(mm))
 		return -EPERM;
-	if (!current->mm) {
-		kthread_use_mm(mm);
-		ret = vfio_type1v3_copy(container, iova, data, count, write);
-		kthread_unuse_mm(mm);
+	if (current->mm) {
+		mmput(mm);
+		return -EFAULT;
 	}
+	kthread_use_mm(mm);
+	return 0;
+}
+
+static noinline void vfio_type1v3_unuse_mm(struct mm_struct *mm)
+{
+	kthread_unuse_mm(mm);
 	mmput(mm);
-	return ret;
 }
 
 static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
@@ -3797,7 +3798,9 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 {
 	struct vfio_type1v3 *container;
 	unsigned long npages;
+	struct mm_struct *mm;
 	dma_addr_t last;
+	bool foreign;
 	int ret;
 
 	if (!count)
@@ -3810,16 +3813,24 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 		return -EINVAL;
 
 	mutex_lock(&container->lock);
+	ret = -EBUSY;
 	if (WARN_ONCE(container->vaddr_invalid,
 		      "vfio_dma_rw() during a live update\n"))
-		ret = -EBUSY;
-	else if (!container->owner.mm)
-		ret = -EINVAL;
-	else if (container->owner.mm == current->mm)
-		ret = vfio_type1v3_copy(container, iova, data, count, write);
-	else
-		ret = vfio_type1v3_copy_foreign(container, iova, data, count,
-						write);
+		goto out_unlock;
+	ret = -EINVAL;
+	mm = container->owner.mm;
+	if (!mm)
+		goto out_unlock;
+
+	foreign = mm != current->mm;
+	ret = foreign ? vfio_type1v3_use_mm(mm) : 0;
+	if (ret)
+		goto out_unlock;
+	ret = vfio_type1v3_copy(container, iova, data, count, write);
+	if (foreign)
+		vfio_type1v3_unuse_mm(mm);
+
+out_unlock:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
 			   ret);
 	if (ret)
