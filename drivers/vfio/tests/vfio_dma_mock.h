@@ -48,6 +48,8 @@
  * @unit_is_call: a leaf is what one map_pages() covers, whatever its length
  * @sync_disjoint: an unmap that does not adjoin the last invalidates that first
  * @dirty: it has dirty bits
+ * @aperture_end: the last IOVA that it translates, 0 is that of 57 bits
+ * @sw_msi: the software chooses where devices send their interrupts to
  */
 struct mock_kind {
 	const char *name;
@@ -55,6 +57,8 @@ struct mock_kind {
 	bool unit_is_call;
 	bool sync_disjoint;
 	bool dirty;
+	u64 aperture_end;
+	bool sw_msi;
 };
 
 static const struct mock_kind mock_kinds[] = {
@@ -103,6 +107,9 @@ struct mock_leaf {
  * @fail_unmap: the unmap_pages() call to do nothing, likewise
  * @fail_track: set_dirty_tracking() fails
  * @fail_read: read_and_clear_dirty() fails, and has read nothing
+ * @can_enforce: it can make all transactions of devices coherent
+ * @enforced: it does
+ * @msi_cookie: where interrupts are mapped, 0 is nowhere
  * @tracking: dirty bits are set
  * @busy: an IOVA page that a device writes to all the time, 0 is none
  * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
@@ -121,6 +128,9 @@ struct mock_domain {
 	unsigned int fail_unmap;
 	bool fail_track;
 	bool fail_read;
+	bool can_enforce;
+	bool enforced;
+	dma_addr_t msi_cookie;
 	bool tracking;
 	unsigned long busy;
 	unsigned long munmap;
@@ -380,6 +390,14 @@ static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) : 0;
 }
 
+static bool mock_enforce_coherency(struct iommu_domain *domain)
+{
+	struct mock_domain *mock = to_mock(domain);
+
+	mock->enforced = mock->can_enforce;
+	return mock->enforced;
+}
+
 /* Unmaps nothing: what still is in the page table goes with it. */
 static void mock_free(struct iommu_domain *domain)
 {
@@ -406,6 +424,7 @@ static const struct iommu_domain_ops mock_domain_ops = {
 	.unmap_pages	= mock_unmap_pages,
 	.iotlb_sync	= mock_iotlb_sync,
 	.iova_to_phys	= mock_iova_to_phys,
+	.enforce_cache_coherency = mock_enforce_coherency,
 	.free		= mock_free,
 };
 
@@ -424,7 +443,7 @@ static struct mock_domain *mock_alloc(const struct mock_kind *kind)
 	if (kind->dirty)
 		mock->domain.dirty_ops = &mock_dirty_ops;
 	mock->domain.pgsize_bitmap = kind->pgsizes;
-	mock->domain.geometry.aperture_end = BIT_ULL(57) - 1;
+	mock->domain.geometry.aperture_end = kind->aperture_end ?: BIT_ULL(57) - 1;
 	mock->domain.geometry.force_aperture = true;
 	return mock;
 }

@@ -43,6 +43,8 @@ struct mock_group {
 
 #define MOCK_MSI_START	0xfee00000
 #define MOCK_MSI_SIZE	SZ_1M
+#define MOCK_SW_MSI	0x08000000
+#define MOCK_RELAXABLE	0x000a0000
 
 /* The map_pages() call to fail in the next domain that is made, 0 is none */
 static unsigned int mock_fail_next;
@@ -52,6 +54,9 @@ static bool mock_refuse_dirty;
 
 /* New domains fail to track */
 static bool mock_fail_track;
+
+/* New domains can enforce coherency */
+static bool mock_can_enforce;
 
 static struct mock_group *mock_group(struct iommu_group *group)
 {
@@ -83,6 +88,8 @@ static struct iommu_domain *mock_paging_domain_alloc(struct device *dev, u32 fla
 		mock->domain.dirty_ops = NULL;
 	if (mock)
 		mock->fail_track = mock_fail_track;
+	if (mock)
+		mock->can_enforce = mock_can_enforce;
 	return mock ? &mock->domain : ERR_PTR(-ENOMEM);
 }
 
@@ -108,15 +115,40 @@ static void mock_detach_group(struct iommu_domain *domain,
 	mock_group(group)->domain = NULL;
 }
 
-static int mock_resv_regions(struct iommu_group *group, struct list_head *head)
+/* Add a region to a list that is in order. */
+static int mock_add_region(struct list_head *head, phys_addr_t start,
+			   size_t size, enum iommu_resv_type type)
 {
-	struct iommu_resv_region *region;
+	struct iommu_resv_region *region, *next;
 
-	region = iommu_alloc_resv_region(MOCK_MSI_START, MOCK_MSI_SIZE, 0,
-					 IOMMU_RESV_MSI, GFP_KERNEL);
+	region = iommu_alloc_resv_region(start, size, 0, type, GFP_KERNEL);
 	if (!region)
 		return -ENOMEM;
-	list_add_tail(&region->list, head);
+	list_for_each_entry(next, head, list)
+		if (next->start >= start)
+			break;
+	list_add_tail(&region->list, &next->list);
+	return 0;
+}
+
+static int mock_resv_regions(struct iommu_group *group, struct list_head *head)
+{
+	int ret;
+
+	ret = mock_add_region(head, MOCK_RELAXABLE, SZ_64K,
+			      IOMMU_RESV_DIRECT_RELAXABLE);
+	if (ret)
+		return ret;
+	if (mock_group(group)->kind->sw_msi)
+		return mock_add_region(head, MOCK_SW_MSI, MOCK_MSI_SIZE,
+				       IOMMU_RESV_SW_MSI);
+	return mock_add_region(head, MOCK_MSI_START, MOCK_MSI_SIZE,
+			       IOMMU_RESV_MSI);
+}
+
+static int mock_msi_cookie(struct iommu_domain *domain, dma_addr_t base)
+{
+	to_mock(domain)->msi_cookie = base;
 	return 0;
 }
 
@@ -142,6 +174,7 @@ static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 #define iommu_attach_group		mock_attach_group
 #define iommu_detach_group		mock_detach_group
 #define iommu_get_group_resv_regions	mock_resv_regions
+#define iommu_get_msi_cookie		mock_msi_cookie
 #define iommu_group_has_isolated_msi	mock_isolated_msi
 #define vfio_dma_domain_probe		mock_domain_probe
 
@@ -259,6 +292,7 @@ static int container_test_init(struct kunit *test)
 	mock_fail_next = 0;
 	mock_refuse_dirty = false;
 	mock_fail_track = false;
+	mock_can_enforce = false;
 	vaddr = kunit_vm_mmap(test, NULL, 0, ARG_SIZE, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
 	KUNIT_ASSERT_NE(test, vaddr, 0);
@@ -903,6 +937,9 @@ static void attach_shares(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, container_map(test, 5, 10, 0, RW, false), 0);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
 	KUNIT_EXPECT_PTR_EQ(test, t->groups[0].domain, t->groups[1].domain);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.attach_group(t->data,
+							    test_group(&t->groups[0]),
+							    VFIO_IOMMU), -EINVAL);
 	container_check(test);
 	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map,
 					      sizeof(map)), -EINVAL);
@@ -912,6 +949,224 @@ static void attach_shares(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, t->groups[1].domain);
 	container_detach(test, &t->groups[1]);
 	container_check(test);
+}
+
+/*
+ * IOMMUs that differ
+ */
+
+static long container_coherent(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	return vfio_type1v3_ops.ioctl(t->data, VFIO_CHECK_EXTENSION,
+				      VFIO_DMA_CC_IOMMU);
+}
+
+/* Each domain is made coherent that can be; all of them are, or it is said. */
+static void coherency(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.ioctl(NULL, VFIO_CHECK_EXTENSION,
+						     VFIO_DMA_CC_IOMMU), 0);
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_EXPECT_EQ(test, container_coherent(test), 1);
+	mock_can_enforce = true;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_TRUE(test, t->groups[0].domain->enforced);
+	KUNIT_EXPECT_EQ(test, container_coherent(test), 1);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 600, 0, RW, false), 0);
+
+	/* The same IOMMU, but for that: it is not the same domain. */
+	mock_can_enforce = false;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_PTR_NE(test, t->groups[0].domain, t->groups[1].domain);
+	KUNIT_EXPECT_EQ(test, container_coherent(test), 0);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 100, 300), 0);
+	container_check(test);
+	container_detach(test, &t->groups[0]);
+	KUNIT_EXPECT_EQ(test, container_coherent(test), 0);
+	mock_can_enforce = true;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	container_check(test);
+	container_detach(test, &t->groups[1]);
+	KUNIT_EXPECT_EQ(test, container_coherent(test), 1);
+	container_check(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_PTR_EQ(test, t->groups[0].domain, t->groups[1].domain);
+	container_unmap_all(test);
+}
+
+/* One page at an IOVA, outside of the window */
+static long container_map_at(struct kunit *test, dma_addr_t iova)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ,
+		.vaddr = t->memory->vaddr,
+		.iova = iova,
+		.size = PAGE_SIZE,
+	};
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = PAGE_SIZE,
+	};
+	long ret;
+
+	ret = container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map, sizeof(map));
+	if (!ret) {
+		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA,
+						      &unmap, sizeof(unmap)), 0);
+		KUNIT_EXPECT_EQ(test, unmap.size, PAGE_SIZE);
+	}
+	return ret;
+}
+
+/* What the groups reserve cannot be mapped, but for what firmware had reserved. */
+static void reserved_regions(struct kunit *test)
+{
+	static const struct mock_kind sw_msi = {
+		.pgsizes = PAGE_SIZE | PAGE_SIZE << 9, .sw_msi = true,
+	};
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_EXPECT_EQ(test, t->groups[0].domain->msi_cookie, 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_RELAXABLE), 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_SW_MSI), 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_MSI_START), -EINVAL);
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &sw_msi), 0);
+	KUNIT_EXPECT_EQ(test, t->groups[1].domain->msi_cookie, MOCK_SW_MSI);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_RELAXABLE), 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_SW_MSI), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_SW_MSI + MOCK_MSI_SIZE), 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_MSI_START), -EINVAL);
+
+	container_detach(test, &t->groups[0]);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_MSI_START), 0);
+	KUNIT_EXPECT_EQ(test, container_map_at(test, MOCK_SW_MSI), -EINVAL);
+}
+
+/* An IOMMU that translates less: refused while more is mapped, then it counts. */
+static void narrow_aperture(struct kunit *test)
+{
+	static const struct mock_kind narrow = {
+		.pgsizes = PAGE_SIZE,
+		.aperture_end = ((BASE + WINDOW / 2) << PAGE_SHIFT) - 1,
+	};
+	struct container_test *t = test->priv;
+	unsigned int i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	/* Alone with emulated devices, and next to another IOMMU */
+	for (i = 0; i < 2; i++) {
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+		KUNIT_EXPECT_EQ(test, container_attach(test, &t->groups[1], &narrow),
+				-EINVAL);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, WINDOW / 2, WINDOW / 2), 0);
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &narrow), 0);
+		container_check(test);
+		KUNIT_EXPECT_EQ(test, container_map(test, WINDOW / 2, 1, 0, RW, false),
+				-EINVAL);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, WINDOW / 2 - 1, 1), 0);
+		KUNIT_EXPECT_EQ(test, container_map(test, WINDOW / 2 - 1, 2, 0, RW,
+						    false), -EINVAL);
+		KUNIT_EXPECT_EQ(test, container_map(test, WINDOW / 2 - 1, 1, 0, RW,
+						    false), 0);
+		container_detach(test, &t->groups[1]);
+		KUNIT_EXPECT_EQ(test, container_map(test, WINDOW / 2, WINDOW / 2, 0, RW,
+						    false), 0);
+		container_check(test);
+		container_unmap_all(test);
+		if (!i)
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+							       &mock_kinds[0]), 0);
+	}
+}
+
+/* An IOMMU whose smallest page is of several pages: all calls are in its pages. */
+static void large_pages(struct kunit *test)
+{
+	static const struct mock_kind large = {
+		.pgsizes = PAGE_SIZE << 4 | PAGE_SIZE << 9,
+	};
+	struct container_test *t = test->priv;
+	struct {
+		struct vfio_iommu_type1_info info;
+		u8 caps[512];
+	} arg = { .info.argsz = sizeof(arg) };
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap dirty;
+		struct vfio_iommu_type1_dirty_bitmap_get get;
+	} get = {
+		.dirty.argsz = sizeof(get),
+		.dirty.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+		.get.iova = BASE << PAGE_SHIFT,
+		.get.size = 64 << PAGE_SHIFT,
+		.get.bitmap.pgsize = PAGE_SIZE,
+		.get.bitmap.size = sizeof(u64),
+		.get.bitmap.data = t->arg + ARG_BITMAP,
+	};
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = BASE << PAGE_SHIFT,
+		.size = PAGE_SIZE,
+	};
+	u64 bits;
+
+	container_memory(test, false);
+	/* User addresses have to be aligned to them, too. */
+	t->memory->vaddr = mock_map_file_at(test, "[mock memory]", &mock_memory_fops,
+					    t->memory, WINDOW, PROT_READ | PROT_WRITE,
+					    ALIGN_DOWN(t->memory->vaddr, PAGE_SIZE << 4));
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 20, 0, RW, false), 0);
+	KUNIT_EXPECT_EQ(test, container_attach(test, &t->groups[0], &large), -EINVAL);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 16, 4), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &large), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_GET_INFO, &arg,
+					      sizeof(arg)), 0);
+	KUNIT_EXPECT_EQ(test, arg.info.iova_pgsizes, large.pgsizes);
+
+	KUNIT_EXPECT_EQ(test, container_map(test, 16, 8, 16, RW, false), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map(test, 24, 16, 24, RW, false), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map(test, 32, 32, 32, RW, false), 0);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), -EINVAL);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 32, 16), 0);
+	container_check(test);
+
+	/* A bit is for one of its pages, too. */
+	container_track(test);
+	container_see(test, &t->groups[0]);
+	container_dirty(test, 49, 1);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &get,
+					      sizeof(get)), -EINVAL);
+	get.get.bitmap.pgsize = PAGE_SIZE << 4;
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &get,
+					      sizeof(get)), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&bits, t->arg + ARG_BITMAP,
+					     sizeof(bits)), 0);
+	KUNIT_EXPECT_EQ(test, bits, BIT(3));
+
+	/* Next to others it is still the smallest; without it, theirs is. */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
+	KUNIT_EXPECT_EQ(test, container_map(test, 80, 1, 0, RW, false), -EINVAL);
+	container_detach(test, &t->groups[0]);
+	KUNIT_EXPECT_EQ(test, container_map(test, 80, 1, 0, RW, false), 0);
+	container_check(test);
+	container_unmap_all(test);
 }
 
 /*
@@ -1576,6 +1831,57 @@ static void detach_in_progress(struct kunit *test)
 	container_check(test);
 }
 
+/* A physical group that pins writes only there: not all is dirty any more. */
+static void pinned_scope(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	struct page *pages[2];
+	unsigned int i;
+
+	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, device);
+	device->ops = &device_ops;
+	container_memory(test, false);
+	for (i = 0; i < 2; i++)
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[i],
+						       &mock_kinds[i]), 0);
+	vfio_type1v3_ops.register_device(t->data, device);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+	container_track(test);
+
+	/* Each of them has to, and a pin that fails says nothing. */
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data,
+							 test_group(&t->groups[0]),
+							 (BASE + 7) << PAGE_SHIFT, 2,
+							 RW, pages), 2);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data,
+							 test_group(&t->groups[1]),
+							 (BASE + WINDOW) << PAGE_SHIFT,
+							 1, RW, pages), -EINVAL);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+	KUNIT_EXPECT_EQ(test, container_bits(test, 0, WINDOW, false, 0), 0);
+	container_expect(test, 0, WINDOW);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_ops.pin_pages(t->data,
+							 test_group(&t->groups[1]),
+							 (BASE + 9) << PAGE_SHIFT, 1,
+							 RW, pages), 1);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_PINNED);
+	KUNIT_EXPECT_EQ(test, container_bits(test, 0, WINDOW, false, 0), 0);
+	container_expect(test, 7, 3);
+
+	/* It has gone, and left nothing dirty that is not pinned. */
+	container_detach(test, &t->groups[1]);
+	KUNIT_EXPECT_EQ(test, container_bits(test, 0, WINDOW, false, 0), 0);
+	container_expect(test, 7, 3);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[1]), 0);
+	expect_source(test, VFIO_IOMMU_TYPE1V3_DIRTY_ALL);
+
+	vfio_type1v3_ops.unpin_pages(t->data, (BASE + 7) << PAGE_SHIFT, 3);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+}
+
 static void group_iommu_domain(struct kunit *test)
 {
 	struct iommu_domain *(*op)(void *data, struct iommu_group *group) =
@@ -2006,6 +2312,10 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(unmap_loses, kind_gen_params),
 	KUNIT_CASE_PARAM(attach_fails, kind_gen_params),
 	KUNIT_CASE(attach_shares),
+	KUNIT_CASE(coherency),
+	KUNIT_CASE(reserved_regions),
+	KUNIT_CASE(narrow_aperture),
+	KUNIT_CASE(large_pages),
 	KUNIT_CASE_PARAM(hardware_bits, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_borders, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_cut, dirty_kind_gen_params),
@@ -2016,6 +2326,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(pin_overflow),
 	KUNIT_CASE(batch_joins),
 	KUNIT_CASE(detach_in_progress),
+	KUNIT_CASE(pinned_scope),
 	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
 	KUNIT_CASE_PARAM(random_cuts, kind_gen_params),
