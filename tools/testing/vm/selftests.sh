@@ -41,5 +41,7 @@ truncate -s 64M "$disks"/{0,1}
 	-q "-drive if=none,id=d2,driver=null-co,size=64M,read-zeroes=on" \
 	-q "-device nvme,serial=d2,drive=d2" \
 	-q "-object memory-backend-ram,id=bar,size=16M,share=on -device ivshmem-plain,memdev=bar" \
+	-q "-device pxb-pcie,id=bypass,bus_nr=128,bypass_iommu=on" \
+	-q "-device pcie-root-port,id=bare,bus=bypass,chassis=9 -device edu,bus=bare" \
 	"${options[@]}" env TYPE1V3_BINDIR="$bin" TYPE1V3_SECONDS="${TYPE1V3_SECONDS:-5}" \
 	TYPE1V3_MANY="${TYPE1V3_MANY:-16384}" "$dir/run_type1v3_tests.sh" "$@"

@@ -13,10 +13,10 @@
 #   TYPE1V3_TOP     the program type1v3-top; without it, where a kernel tree has it
 #
 # Devices wanted: three NVMe controllers, and an ivshmem-plain for memory behind
-# a BAR, each in a group of its own. Tests that need one that is missing are
-# skipped. The third controller, if it is an emulated one, must be of a kind
-# that has written all data of a command when it starts the next (QEMU's
-# null-co).
+# a BAR, each in a group of its own; and an edu device that no IOMMU is in front
+# of. Tests that need one that is missing are skipped. The third controller, if
+# it is an emulated one, must be of a kind that has written all data of a command
+# when it starts the next (QEMU's null-co).
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -80,6 +80,7 @@ for dir in /sys/bus/pci/devices/*; do
 	case $class$vendor$device in
 	0x010802*) nvme+=("${dir##*/}") ;;
 	*0x1af40x1110) export TYPE1V3_BAR=${dir##*/} ;;
+	*0x12340x11e8) [ -e "$dir/iommu_group" ] || export TYPE1V3_NOIOMMU=${dir##*/} ;;
 	esac
 done
 [ ${#nvme[@]} -lt 1 ] || export TYPE1V3_NVME0=${nvme[0]}

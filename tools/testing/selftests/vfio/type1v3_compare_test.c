@@ -7,6 +7,7 @@
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 #include "type1v3_emulated.h"
 #include "type1v3_harness.h"
@@ -128,6 +129,68 @@ TEST_F(compare, noiommu_neighbour)
 	ASSERT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(is_v3(variant->type), info.has_own);
 	EXPECT_EQ(VFIO_API_VERSION, ioctl(self->c.fd, VFIO_GET_API_VERSION));
+}
+
+/* A device without an IOMMU, in a container of its own at the same time */
+TEST_F(compare, noiommu_device)
+{
+	struct container other;
+	const char *bdf;
+	struct mem mem;
+
+	bdf = need_device(_metadata, ENV_NOIOMMU);
+	if (!bdf)
+		return;
+	if (module_param("vfio", "enable_unsafe_noiommu_mode", "Y"))
+		SKIP(return, "the kernel has no noiommu mode");
+	ASSERT_EQ(0, mem_alloc(&mem, MEM_4K, PAGE));
+	ASSERT_EQ(0, container_open(&self->c, variant->type, self->bdf));
+	ASSERT_EQ(0, pci_write(bdf, "driver_override", "vfio-pci"));
+	ASSERT_EQ(0, file_write("/sys/bus/pci/drivers_probe", bdf));
+
+	EXPECT_EQ(-EPERM, container_attach(&self->c, bdf));
+	EXPECT_EQ(-ENODEV, container_open(&other, variant->type, bdf));
+	EXPECT_EQ(1, ioctl(other.fd, VFIO_CHECK_EXTENSION, VFIO_NOIOMMU_IOMMU));
+	EXPECT_EQ(0, ioctl(other.fd, VFIO_CHECK_EXTENSION, variant->type));
+	EXPECT_EQ(0, ioctl(other.fd, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU));
+	EXPECT_EQ(-ENOTTY, dma_map(&other, TEST_IOVA, mem.va, PAGE, RW));
+	EXPECT_EQ(0, dma_map(&self->c, TEST_IOVA, mem.va, PAGE, RW));
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, TEST_IOVA, PAGE));
+
+	container_close(&other);
+	EXPECT_EQ(0, pci_write(bdf, "driver/unbind", bdf));
+	EXPECT_EQ(0, module_param("vfio", "enable_unsafe_noiommu_mode", "N"));
+	mem_free(&mem);
+}
+
+static int refcount(const char *module)
+{
+	char path[128];
+	int n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", module);
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	if (fscanf(f, "%d", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n;
+}
+
+/* The module is in use as long as a container has the backend, and no longer. */
+TEST_F(compare, module_in_use)
+{
+	int before = refcount(self->module);
+
+	ASSERT_LE(0, before);
+	ASSERT_EQ(0, container_open(&self->c, variant->type, self->bdf));
+	EXPECT_LT(before, refcount(self->module));
+	EXPECT_EQ(-1, syscall(SYS_delete_module, self->module, O_NONBLOCK));
+	EXPECT_EQ(EWOULDBLOCK, errno);
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_EQ(before, refcount(self->module));
 }
 
 static int kvm_file(int dev, unsigned long attr, int fd)

@@ -429,6 +429,28 @@ TEST_F(dirty, large)
 	mem_free(&mem);
 }
 
+/* A mapping of more pages than a bitmap can have: type1v2 wants one for all. */
+TEST_F(dirty, huge_mapping)
+{
+	const __u64 iova = 1ULL << 45, size = 1ULL << 44;
+	const int want = is_v3(variant->type) ? 0 : -EINVAL;
+	__u8 bits[BYTES] = {}, data = 1;
+
+	ASSERT_EQ(0, dma_map(&self->c, iova, self->mem.va, size, RW));
+	EXPECT_EQ(want, dirty_tracking(&self->c, START));
+	EXPECT_EQ(size, dma_unmap(&self->c, iova, size));
+	ASSERT_EQ(0, dirty_tracking(&self->c, START));
+	EXPECT_EQ(want, dma_map(&self->c, iova, self->mem.va, size, RW));
+	if (want)
+		return;
+	EXPECT_EQ(0, emulated_rw(self->dev, iova + 3 * PAGE, &data, 1, RW_WRITE));
+	EXPECT_EQ(0, dirty_bitmap(&self->c, iova, NPAGES * PAGE, PAGE, bits,
+				  BYTES));
+	EXPECT_EQ(1, count(bits));
+	EXPECT_TRUE(bit(bits, 3));
+	EXPECT_EQ(size, dma_unmap(&self->c, iova, size));
+}
+
 TEST_F(dirty, bad_bitmap)
 {
 	const int wrap = wrap_errno(variant->type);
@@ -489,6 +511,13 @@ TEST_F(dirty, bad_bitmap)
 	}
 	EXPECT_EQ(-EFAULT, dirty_bitmap(&self->c, IOVA(0), size, PAGE, hole,
 					BYTES));
+	/* type1v2 looks for the lowest bit of it, and there is none */
+	if (is_v3(variant->type)) {
+		EXPECT_EQ(-EINVAL, dirty_bitmap(&self->c, IOVA(0), size, 0, bits,
+						BYTES));
+		EXPECT_EQ(-EINVAL, dma_unmap_dirty(&self->c, IOVA(0), size, 0,
+						   bits, BYTES));
+	}
 
 	/* nothing was unmapped, nothing released, and page 3 is dirty still */
 	EXPECT_EQ(0, emulated_state(self->dev).notified);

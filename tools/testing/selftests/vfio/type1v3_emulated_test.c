@@ -288,7 +288,6 @@ TEST_F(emulated, map_huge)
 {
 	const __u64 size = 1ULL << 62;
 	struct container_info info;
-	long start = now_ms();
 	__u64 word;
 
 	/* the user address space is part of it: IOVA n is address n */
@@ -315,7 +314,6 @@ TEST_F(emulated, map_huge)
 	close(self->dev);
 	self->dev = -1;
 	container_close(&self->c);
-	EXPECT_GT(20000, now_ms() - start);
 }
 
 TEST_F(emulated, dma_rw)
@@ -380,6 +378,8 @@ TEST_F(emulated, dma_rw)
 		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, IOVA(0), &word, 0,
 					       flags));
 		EXPECT_EQ(-EINVAL, emulated_rw(self->dev, -8, &word, 8, flags));
+		EXPECT_EQ(is_v3(variant->type) ? -EOVERFLOW : -EINVAL,
+			  emulated_rw(self->dev, -8, buf, 16, flags));
 	}
 	EXPECT_PAGES(0, 0);
 	free(buf);
@@ -644,6 +644,36 @@ TEST_F(emulated, physical_comes_and_goes)
 	ASSERT_EQ(0, container_detach(&self->c, emulated_name(0)));
 	EXPECT_PAGES(NPAGES, NPAGES);
 	EXPECT_EQ(NPAGES * PAGE, dma_unmap_all(&self->c));
+	EXPECT_PAGES(0, 0);
+}
+
+/* The same when the physical device is unplugged, and plugged in again. */
+TEST_F(emulated, physical_unplugged)
+{
+	const char *bdf;
+
+	bdf = need_device(_metadata, ENV_BAR);
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 2 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, IOVA(2), self->mem.va + 2 * PAGE,
+			     (NPAGES - 2) * PAGE, RW));
+	ASSERT_EQ(3, emulated_pin(self->dev, IOVA(10), 3, PIN_RW, NULL));
+	EXPECT_PAGES(NPAGES, NPAGES + 3);
+	ASSERT_EQ(0, pci_write(bdf, "remove", "1"));
+	EXPECT_PAGES(3, 3);
+	EXPECT_EQ(word_of(self->mem.va + 10 * PAGE), peek(self->dev, IOVA(10)));
+	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, IOVA(0), 2 * PAGE));
+	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(20), 2, PIN_RW, NULL));
+	EXPECT_PAGES(5, 5);
+	EXPECT_EQ(5, emulated_state(self->dev).pinned);
+
+	ASSERT_EQ(0, pci_rescan_bind(bdf));
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	EXPECT_PAGES(NPAGES - 2, NPAGES - 2 + 5);
+	EXPECT_EQ(0, emulated_state(self->dev).notified);
+	EXPECT_EQ((NPAGES - 2) * PAGE, dma_unmap_all(&self->c));
 	EXPECT_PAGES(0, 0);
 }
 

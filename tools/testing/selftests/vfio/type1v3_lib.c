@@ -106,6 +106,8 @@ int container_attach(struct container *c, const char *bdf)
 		return -E2BIG;
 
 	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
+	if (access(path, F_OK))
+		snprintf(path, sizeof(path), "/dev/vfio/noiommu-%d", group);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;

@@ -39,6 +39,7 @@
 #define ENV_NVME2	"TYPE1V3_NVME1"	/* one more, in a group of its own */
 #define ENV_STREAM	"TYPE1V3_NVME2"	/* for nvme_stream(): see the run script */
 #define ENV_BAR		"TYPE1V3_BAR"	/* device with memory behind BAR 2 */
+#define ENV_NOIOMMU	"TYPE1V3_NOIOMMU"	/* a device without an IOMMU */
 
 #define MAX_GROUPS	6
 
