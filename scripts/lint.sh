@@ -24,7 +24,8 @@ check shellcheck shellcheck -x "${scripts[@]}"
 check codespell codespell --skip LICENSE "${files[@]}"
 check kernel-doc "$tree/scripts/kernel-doc" -none -Wall -Werror "${kernel[@]}"
 
-# every test that the comparison names exists; KUnit's are named by suite and case
+# every test that the comparison names exists, and each row has one; KUnit's are
+# named by suite and case
 # shellcheck disable=SC2317  # check() calls it
 named_tests() {
 	local page=Documentation/driver-api/vfio-type1v3-comparison.rst test status=0
@@ -39,6 +40,17 @@ named_tests() {
 			{ echo "there is no KUnit case $test"; status=1; }
 	done < <(awk '/KUnit: / { on = 1 } /^   \* / || !NF { on = 0 } on' "$page" |
 			grep -oE '\b[a-z]+_[a-z_]+\b' | grep -vE '^vfio_')
+	awk 'function end() {
+		if (row != "" && test == "") {
+			print "no test:" row
+			bad = 1
+		}
+		row = ""
+	     }
+	     /^   \* - / { end(); row = $0; test = "" }
+	     /^     -/ { test = $2 }
+	     !NF { end() }
+	     END { end(); exit bad }' "$page" || status=1
 	return "$status"
 }
 check 'tests named in the comparison' named_tests
