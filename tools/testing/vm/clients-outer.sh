@@ -226,6 +226,22 @@ case_kill() { # KIND
 	ended
 }
 
+# A reset under way: all that the device did is over, and begins anew.
+case_reboot() { # KIND
+	start "$1"
+	plug a
+	run a
+	busy a
+	monitor set-action "'reboot': 'reset'"
+	order reboot
+	wait_for 900 booted
+	order "plug a"
+	wait_for 300 "ready a"
+	proven
+	run a
+	quit
+}
+
 # --- the order in which things happen --------------------------------------------
 
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control

@@ -15,6 +15,7 @@
 #   kill-static                 QEMU is killed under I/O
 # and the long ones, which run only when they are named:
 #   hotplug-viommu, kill-viommu
+#   reboot-static               the guest reboots with the disk and goes on
 # -static: without an IOMMU; -viommu: behind virtio-iommu with strict mapping.
 # What is read and written is compared, and after each case nothing may be
 # pinned, charged or in use.
@@ -53,7 +54,7 @@ done
 
 echo "TAP version 13"
 echo "1..$(($# + 1))"
-"$VM/boot.sh" -k stock -n -t 1200 -p mitigations=off "${disks[@]}" "$VM/clients-outer.sh" "$work" \
+"$VM/boot.sh" -k stock -n -t 2400 -p mitigations=off "${disks[@]}" "$VM/clients-outer.sh" "$work" \
 	"$job" "$(sum_of "$work" "$work/data")" "$(sum_of "$work" "$work/data.expected")" \
 	"${addresses[@]}" "$@" | tee "$work/output"
 

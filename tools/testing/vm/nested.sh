@@ -33,7 +33,7 @@ make_inner() { # DIR
 	mkdir -p "$root"/{bin,dev,modules,proc,sys}
 	cp "$("$TOP/scripts/fetch.sh" busybox)" "$root/bin/busybox"
 	# no more names than that: making them takes time in there
-	for i in cat insmod ln mount poweroff readlink rm sleep stty; do
+	for i in cat insmod ln mount poweroff readlink reboot rm sleep stty; do
 		ln -s busybox "$root/bin/$i"
 	done
 	i=10

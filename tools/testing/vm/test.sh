@@ -200,7 +200,7 @@ lane_stock() {
 	stage demo check "$VM/demo.sh"
 	stage package check "$VM/package.sh"
 	stage clients tap "$VM/clients.sh"
-	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu
+	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu reboot-static
 	stage clients-dpdk tap "$VM/clients-dpdk.sh"
 	stage softlockup tap softlockup
 	stage selftests-debug-vtd tap "$VM/selftests.sh" debug vtd
