@@ -90,7 +90,7 @@ patches() { # --check-text | --check-build
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
 
 kunit() { # KERNEL
-	"$VM/boot.sh" -k "$1" -t 2400 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
+	"$VM/boot.sh" -k "$1" -t 3600 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
 		vfio_type1v3_kunit
 }
 
