@@ -26,6 +26,8 @@ tests=("$@")
 	type1v3_dma_test type1v3_cut_test type1v3_batch_test type1v3_emulated_test
 	type1v3_dirty_test type1v3_vaddr_test type1v3_trace_test type1v3_compare_test
 	type1v3_stream_test type1v3_race_test)
+# Lockdep finds fault with type1, once, and is silent from then on: no control there
+[ $# -gt 0 ] || [ ! -e /proc/lockdep ] || tests=("${tests[@]/%/ -V type1v2}")
 
 die() {
 	echo "Bail out! $*"
