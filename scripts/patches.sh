@@ -214,7 +214,7 @@ check_series() {
 build_series() { # FIRST
 	local dir=$CACHE/patches-tree build=$CACHE/build-patches first=$1 commit
 
-	# another name for the same files; what changes is replaced, not written to
+	# another name for the same files; cp and tar replace what changes
 	rm -rf "$dir"
 	cp -al "$tree" "$dir"
 	scripts/in-tree.sh -u "$dir"
@@ -225,7 +225,7 @@ build_series() { # FIRST
 	for commit in $(git -C "$new" rev-list --reverse "$first..HEAD"); do
 		say "building $(git -C "$new" log -1 --format=%s "$commit")"
 		git -C "$new" diff-tree -r --no-commit-id --name-only "$commit" |
-			xargs git -C "$new" archive "$commit" | tar -x --unlink-first -C "$dir"
+			xargs git -C "$new" archive "$commit" | tar -x -C "$dir"
 		make -s -C "$dir" O="$build" KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
 		nice make -C "$build" -j"$(nproc)" W=1 drivers/vfio/ >"$build/log" 2>&1 ||
 			{ tail -n 30 "$build/log" >&2; die "it does not build"; }
