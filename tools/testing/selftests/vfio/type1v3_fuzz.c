@@ -1041,6 +1041,9 @@ static void op_rw(struct world *w)
 	ret = emulated_rw(w->m->emulated[k], iova_of(w, first) + offset, data, size,
 			  RW_WRITE | (one_in(w, 4) ? RW_KTHREAD : 0));
 	WANT(w, expected, ret);
+	/* it may have been written to before that was noticed */
+	if (ret == -EFAULT)
+		w->page[first].dirty |= w->m->tracking;
 	for (int i = first; !ret && done < size; i++) {
 		size_t part = size - done < PAGE - offset ? size - done : PAGE - offset;
 		struct object *o = w->user[w->page[i].user].object;
