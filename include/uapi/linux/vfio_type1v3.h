@@ -30,7 +30,8 @@
  * - EFAULT: the argument cannot be read or written, or user memory to be
  *   mapped is not there or not writable where the device is to write
  * - ENOMEM: RLIMIT_MEMLOCK or the memory cgroup's limit is reached, or there
- *   is no memory; never returned by VFIO_IOMMU_UNMAP_DMA
+ *   is no memory; not returned by VFIO_IOMMU_UNMAP_DMA, unless the dirty bits of
+ *   an IOMMU are to be read
  * - EPERM: VFIO_IOMMU_MAP_DMA: the container's mappings belong to another
  *   process (address space)
  * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices
