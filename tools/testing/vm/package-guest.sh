@@ -112,7 +112,8 @@ run package-use | tee /run/top
 grep -q 'containers: 1 .*mapped: ' /run/top
 grep -q ' qemu-system-x86 ' /run/top
 kill "$(pidof qemu-system-x86_64)"
-while pidof qemu-system-x86_64 >/dev/null; do sleep 0.1; done
+# pidof does not find it any more when it is about to close its files
+until (: <>"/dev/vfio/$group") 2>/dev/null; do sleep 0.1; done
 type1v3_answers -2
 unload
 
