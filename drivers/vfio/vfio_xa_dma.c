@@ -1625,24 +1625,6 @@ static void run_extend(struct slot *slot, unsigned long last,
 	}
 }
 
-/* Extend @run, the beginning of which is in the slot, backwards. */
-static void run_extend_back(struct slot *slot, struct vfio_xa_dma_run *run)
-{
-	struct vfio_xa_dma_run prev;
-
-	while (run->first) {
-		if (!(run->first & slot_mask(slot))) {
-			if (!slot_load(slot, slot->store, run->first - 1))
-				return;
-			cond_resched();
-		}
-		if (!slot_run(slot, run->first - 1, &prev) ||
-		    prev.last != run->first - 1 || prev.word != run->word)
-			return;
-		run->first = prev.first;
-	}
-}
-
 /**
  * vfio_xa_dma_load() - Look a page up
  * @store: the store
@@ -1700,32 +1682,6 @@ bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 	return true;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_next, "VFIO_DMA");
-
-/**
- * vfio_xa_dma_run_at() - Find the run which a page is part of
- * @store: the store
- * @index: IOVA page number
- * @run: set to all the neighbouring pages with the same word as that page;
- *	undefined if it is not present
- *
- * Context: Caller holds the lock of the store. May sleep.
- * Return: true if the page is present.
- */
-bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
-			struct vfio_xa_dma_run *run)
-{
-	struct slot slot;
-
-	if (!slot_load(&slot, store, index) || !slot_run(&slot, index, run) ||
-	    run->first > index)
-		return false;
-
-	run_extend_back(&slot, run);
-	slot_load(&slot, store, run->last);
-	run_extend(&slot, VFIO_XA_DMA_LAST_INDEX, run);
-	return true;
-}
-EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_run_at, "VFIO_DMA");
 
 /**
  * vfio_xa_dma_get_stats() - Memory which a store takes, by kind

@@ -135,8 +135,6 @@ void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
 unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index);
 bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 		      unsigned long last, struct vfio_xa_dma_run *run);
-bool vfio_xa_dma_run_at(struct vfio_xa_dma *store, unsigned long index,
-			struct vfio_xa_dma_run *run);
 
 /**
  * struct vfio_xa_dma_stats - memory which a store takes, by kind

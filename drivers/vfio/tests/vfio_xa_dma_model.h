@@ -182,14 +182,12 @@ static int model_compare_at(struct model *m, unsigned long index)
 
 	if (!model_expect(vfio_xa_dma_load(&m->store, index) == (present ? m->seg[i].word : 0)))
 		return -EINVAL;
-	if (!model_expect(vfio_xa_dma_run_at(&m->store, index, &got) == present))
-		return -EINVAL;
 	if (!present)
 		return 0;
-	while (i && m->seg[i - 1].last + 1 == m->seg[i].first &&
-	       m->seg[i - 1].word == m->seg[i].word)
-		i--;
+	if (!model_expect(vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX, &got)))
+		return -EINVAL;
 	model_run(m, i, &run);
+	run.first = index;
 	if (!model_expect(model_same(&run, &got)))
 		return -EINVAL;
 	return 0;
