@@ -634,12 +634,18 @@ static void op_map_block(struct world *w)
 	int first = rnd(w, w->npages / BLOCK) * BLOCK;
 	int user = rnd(w, w->npages / BLOCK) * BLOCK;
 
+	/* mostly where they are */
+	while (rnd(w, 4) && (user < w->thp || (user >= w->shared && user < w->huge)))
+		user = rnd(w, w->npages / BLOCK) * BLOCK;
 	WANT(w, model_count(w, first, BLOCK) * (long)PAGE,
 	     dma_unmap(&w->m->c, iova_of(w, first), BLOCK * PAGE));
 	model_unmap(w, first, BLOCK);
-	/* what is fresh is whole */
-	if (user < w->shared && one_in(w, 2))
+	/* what is fresh is whole, once it is written to */
+	if (user < w->shared && rnd(w, 4)) {
 		fresh(w, user, BLOCK);
+		*va_of(w, user) = 1;
+		*object_data(w->user[user].object) = 1;
+	}
 	map(w, first, BLOCK, user, some_access(w));
 }
 
@@ -652,13 +658,11 @@ static void see_around(struct world *w, int first, int n)
 	see_dma(w, first + n, behind < 16 ? behind : 16);
 }
 
-static void op_unmap(struct world *w)
+static void unmap(struct world *w, int first, int n)
 {
-	int first, n, count;
+	int count = model_count(w, first, n);
 
-	some_range(w, w->npages, &first, &n);
 	tell(w, "%d+%d", first, n);
-	count = model_count(w, first, n);
 	WANT(w, count * (long)PAGE, dma_unmap(&w->m->c, iova_of(w, first), n * PAGE));
 	model_unmap(w, first, n);
 	see_rw(w, first);
@@ -671,6 +675,68 @@ static void op_unmap(struct world *w)
 		see_around(w, first, n);
 	if (one_in(w, 16))
 		see_fault(w, first + n / 2);
+}
+
+static void op_unmap(struct world *w)
+{
+	int first, n;
+
+	some_range(w, w->npages, &first, &n);
+	unmap(w, first, n);
+}
+
+/* May these be one superpage? Of the memory only its kind is known. */
+static bool is_block(const struct world *w, int first)
+{
+	int user = w->page[first].user;
+
+	if (user % BLOCK || user < w->thp || (user >= w->shared && user < w->huge))
+		return false;
+	for (int i = 0; i < BLOCK; i++) {
+		if (!w->page[first + i].mapped || w->page[first + i].user != user + i)
+			return false;
+	}
+	return true;
+}
+
+static int find_block(struct world *w)
+{
+	int nr = w->npages / BLOCK, block = rnd(w, nr);
+
+	for (int i = 0; i < nr; i++, block = (block + 1) % nr) {
+		if (is_block(w, block * BLOCK))
+			return block;
+	}
+	return -1;
+}
+
+/* From the inside of a superpage, to there, or both */
+static void op_cut(struct world *w)
+{
+	int block = find_block(w), first, end;
+
+	if (block < 0) {
+		op_map_block(w);
+		block = find_block(w);
+	}
+	if (block < 0)
+		return;
+	first = rnd(w, BLOCK - 1);
+	end = first + 1 + rnd(w, rnd(w, 2) ? 4 : BLOCK);
+	if (end > BLOCK)
+		end = BLOCK;
+	first += block * BLOCK;
+	end += block * BLOCK;
+	/* a neighbour may be cut as well, or unmapped whole */
+	switch (rnd(w, 6)) {
+	case 0:
+		first = rnd(w, block * BLOCK + 1);
+		break;
+	case 1:
+		end += rnd(w, w->npages - end + 1);
+		break;
+	}
+	unmap(w, first, end - first);
 }
 
 /* A range much larger than the window, holes and all */
@@ -1856,7 +1922,8 @@ static const struct {
 	bool alone;		/* only where nobody else uses the container */
 } ops[] = {
 	{ "map", op_map, 230 },
-	{ "map-block", op_map_block, 15 },
+	{ "map-block", op_map_block, 20 },
+	{ "cut", op_cut, 90 },
 	{ "unmap", op_unmap, 180 },
 	{ "unmap-wide", op_unmap_wide, 3, true },
 	{ "unmap-all", op_unmap_all, 2, true },
@@ -2211,6 +2278,18 @@ static void round_threads(__u64 seed, unsigned int nr)
  * Rounds
  */
 
+/*
+ * Each reset of a device that is opened or closed takes a tenth of a second, in
+ * which nothing happens: without them.
+ */
+static void device_resets(bool on)
+{
+	for (int k = 0; k < NR_PHYS; k++) {
+		if (phys_name(k))
+			pci_write(phys_name(k), "reset_method", on ? "default" : "\n");
+	}
+}
+
 /* A device that a round has lost comes back. */
 static void repair(void)
 {
@@ -2221,6 +2300,7 @@ static void repair(void)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", bdf ?: "");
 	if (bdf && access(path, F_OK))
 		pci_rescan_bind(bdf);
+	device_resets(false);
 	/* a warning that is given once is given again */
 	fd = open("/sys/kernel/debug/clear_warn_once", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {
@@ -2362,11 +2442,37 @@ static void explain(__u64 seed, bool exact)
 		       "--threads", args.threads, "--round", args.round);
 }
 
+/* A probe counts how often a superpage is cut in the kernel. */
+#define TRACEFS	"/sys/kernel/tracing/"
+
+static void probe_cuts(bool on)
+{
+	if (!on)
+		file_write(TRACEFS "events/kprobes/fuzz_cut/enable", "0");
+	file_write(TRACEFS "kprobe_events", on ? "p:fuzz_cut vfio_dma_domain_split" : "");
+	if (on)
+		file_write(TRACEFS "events/kprobes/fuzz_cut/enable", "1");
+}
+
+/* Returns -1 where the kernel does not tell. */
+static long nr_cuts(void)
+{
+	FILE *f = fopen(TRACEFS "kprobe_profile", "re");
+	long cuts = -1;
+
+	if (f && fscanf(f, " fuzz_cut %ld", &cuts) != 1)
+		cuts = -1;
+	if (f)
+		fclose(f);
+	return cuts;
+}
+
 /* Rounds of one kind; returns the number of operations that went well. */
 static bool run_rounds(bool exact, unsigned long wanted, time_t end)
 {
 	unsigned long done = 0, said = 0;
 	bool *left_out = NULL;
+	long cuts = nr_cuts();
 	__u64 seed;
 
 	if (args.only && exact)
@@ -2383,9 +2489,14 @@ static bool run_rounds(bool exact, unsigned long wanted, time_t end)
 		explain(seed, exact);
 		return false;
 	}
-	printf("# %lu operations, seeds %llu to %llu\n", done, args.seed, seed - 1);
 	free(left_out);
-	return done;
+	printf("# %lu operations, seeds %llu to %llu\n", done, args.seed, seed - 1);
+	if (cuts < 0)
+		return done;
+	cuts = nr_cuts() - cuts;
+	printf("# %ld superpages were cut\n", cuts);
+	/* with so many there are some */
+	return done && (cuts || done < 20000);
 }
 
 /*
@@ -2546,9 +2657,11 @@ int main(int argc, char **argv)
 	       args.soak ? 1 : one + several, args.seed);
 	if (args.soak) {
 		ok = soak(args.seconds ?: 60);
+		device_resets(true);
 		printf("%sok 1 fuzz.soak\n", ok ? "" : "not ");
 		return !ok;
 	}
+	probe_cuts(true);
 	now = time(NULL);
 	if (one) {
 		good = run_rounds(true, several ? args.ops * 3 / 4 : args.ops,
@@ -2562,5 +2675,7 @@ int main(int argc, char **argv)
 		printf("%sok %u fuzz.several_threads\n", good ? "" : "not ", ++nr);
 		ok &= good;
 	}
+	probe_cuts(false);
+	device_resets(true);
 	return !ok;
 }
