@@ -22,6 +22,8 @@
  *
  *	nothing		no page of the block is present;
  *	a value		the whole block is one run, this is its word;
+ *	a single	a value which has the word of one page of 64, the only one
+ *			that is present, and says which one it is;
  *	a pointer	to an array of the runs in the block, in order;
  *	a node		if the runs are too many for an array, and then all
  *			of them are in the slots below.
@@ -33,7 +35,7 @@
  *	shift 12	|    value   |  nothing   |  pointer   |    node    |
  *			   4096 pages                   v            v
  *	array				 { first, count, word } ...
- *	shift 6						| value | pointer | ...
+ *	shift 6						| value | single | ...
  *							   64 pages
  *
  * An element of an array is 16 bytes and arrays have the sizes of kmalloc()
@@ -41,7 +43,8 @@
  * are is kept in bits which the first element does not need. array_limit()
  * says how large an array may get. The closer the block is to the root the
  * more, as what a node costs there has to be shared by all that is below it: a
- * few pages in each of many places far apart take a path of nodes each.
+ * few pages in each of many places far apart take a path of nodes each. Next to
+ * many others in the same node it need not get as large: array_is_spread().
  *
  * A new run goes into an array in the empty slot which its page is found in,
  * whatever the level: a new node is only made when an array must be pushed
@@ -144,6 +147,16 @@ struct vfio_xa_dma_elem {
 #define FOLD_MAX_SHIFT		(2 * XA_CHUNK_SHIFT)
 
 /*
+ * A value is that of one page in a block of 64 if it has this flag, which no word has.
+ * Which page it is takes the place of the highest bits of the word: those are copies of
+ * its sign, unless IOVA and user memory are more than 2^45 pages apart. A word which is
+ * longer than that has to be in an array.
+ */
+#define SINGLE			BIT(VFIO_XA_DMA_FLAG_BITS - 1)
+#define SINGLE_SHIFT		(BITS_PER_LONG - 1 - XA_CHUNK_SHIFT)
+#define SINGLE_MASK		(BIT(SINGLE_SHIFT) - 1)
+
+/*
  * Memory which the slab allocator spends on a node, and on an object beside
  * its size: the pointer to the memory cgroup which it is charged to.
  */
@@ -158,12 +171,20 @@ struct vfio_xa_dma_elem {
 static_assert(sizeof(struct vfio_xa_dma_elem) == 16);
 static_assert(BITS_PER_LONG == 64);
 static_assert(ARRAY_MAX_SHIFT % XA_CHUNK_SHIFT == 0);
+static_assert(VFIO_XA_DMA_FLAGS < SINGLE);
 
 /* Arrays of this order are not worth making smaller. */
 #define SHRINK_MIN_ORDER	2
 
 /* So many page slots in use, or less, become an array again. */
 #define PAGES_SPARSE		24
+
+/*
+ * An array in a node of more than half of its slots is pushed down when it has this many
+ * runs, if they are spread over more than so many slots; with so many it is one again.
+ */
+#define CROWDED_MAX		16
+#define CROWDED_SPARSE		12
 
 /* How many runs an array in a slot which covers 1 << @shift pages may hold. */
 static unsigned int array_limit(unsigned int shift)
@@ -268,6 +289,37 @@ static unsigned int array_find_from(const struct vfio_xa_dma_elem *a,
 	unsigned int i = array_find(a, nr, index);
 
 	return run_last(&a[i]) < run_index(index) ? i + 1 : i;
+}
+
+/* Can a page of this word be a single in a slot which covers 1 << @shift pages? */
+static bool single_fits(unsigned int shift, unsigned long word)
+{
+	return shift == XA_CHUNK_SHIFT &&
+	       ((word + BIT(SINGLE_SHIFT - 1)) & LONG_MAX) <= SINGLE_MASK;
+}
+
+static void *single_entry(unsigned long index, unsigned long word)
+{
+	return xa_mk_value((word & SINGLE_MASK) | SINGLE |
+			   (index & XA_CHUNK_MASK) << SINGLE_SHIFT);
+}
+
+static bool entry_is_single(const void *entry)
+{
+	return xa_is_value(entry) && xa_to_value(entry) & SINGLE;
+}
+
+/* The page of a single, in the block which @index is in. */
+static unsigned long single_index(const void *entry, unsigned long index)
+{
+	return (index & ~XA_CHUNK_MASK) | xa_to_value(entry) >> SINGLE_SHIFT;
+}
+
+static unsigned long single_word(const void *entry)
+{
+	long word = xa_to_value(entry) << (BITS_PER_LONG - SINGLE_SHIFT);
+
+	return (word >> (BITS_PER_LONG - SINGLE_SHIFT)) & LONG_MAX & ~SINGLE;
 }
 
 /* Every allocation asks here first, so that tests can make it fail. */
@@ -516,7 +568,7 @@ static noinline void __node_fold(struct slot *slot, unsigned long done)
 		for (i = 1; i < XA_CHUNK_SIZE; i++)
 			if (node_slot(node, i) != entry)
 				return;
-		if (xa_to_value(entry) & VFIO_XA_DMA_TRANSIENT)
+		if (xa_to_value(entry) & (VFIO_XA_DMA_TRANSIENT | SINGLE))
 			return;
 		node_replace(slot, node->shift + XA_CHUNK_SHIFT, entry);
 		node = slot->node;
@@ -579,12 +631,37 @@ static void array_shrink(struct slot *slot)
 		array_resize(slot, array_order(a) - 1, GFP_TRY);
 }
 
+/*
+ * Many share what the node costs which the slot is in, so that one more below it comes
+ * cheap. Slots which cover more than FOLD_MAX_SHIFT are not for single pages.
+ */
+static bool node_is_crowded(const struct xa_node *node)
+{
+	return node->shift <= FOLD_MAX_SHIFT && node->count > XA_CHUNK_SIZE / 2;
+}
+
+/*
+ * Should the runs of the array rather be in the slots of a node, though it might
+ * grow? That is faster where they are in different slots, as most pages in no order are.
+ */
+static bool array_is_spread(const struct slot *slot)
+{
+	const struct vfio_xa_dma_elem *a = slot->entry;
+	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT, nr = array_nr(a), i, n = 1;
+
+	if (nr < CROWDED_MAX || !node_is_crowded(slot->node))
+		return false;
+	for (i = 1; i < nr; i++)
+		n += run_first(&a[i]) >> shift != run_first(&a[i - 1]) >> shift;
+	return n > CROWDED_SPARSE;
+}
+
 /* Make room for @more elements; -ENOSPC if the array would become too large. */
 static int array_grow(struct slot *slot, unsigned int more, gfp_t gfp)
 {
 	unsigned int nr = array_nr(slot->entry) + more;
 
-	if (nr > array_limit(slot_shift(slot)))
+	if (nr > array_limit(slot_shift(slot)) || array_is_spread(slot))
 		return -ENOSPC;
 	return array_resize(slot, order_for(nr), gfp);
 }
@@ -683,16 +760,17 @@ static int slot_split(struct slot *slot, void **slots, gfp_t gfp)
 }
 
 /*
- * Push the runs of an array down by one level, into the slots of a new node.
- * A child may get more runs than its limit.
+ * Push the runs of an array down by one level, into the slots of a new node. Sets
+ * *@deep if a child has got more runs than its limit.
  */
-static int array_push_down_once(struct slot *slot, gfp_t gfp)
+static int array_push_down_once(struct slot *slot, bool *deep, gfp_t gfp)
 {
 	struct vfio_xa_dma_elem *a = slot->entry, *child;
 	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT;
 	unsigned long first = 0, mask = shift_mask(shift), last;
 	unsigned int nr = array_nr(a), i, j, k, offset;
 	void *slots[XA_CHUNK_SIZE] = {};
+	unsigned long begin, end;
 	int err = -ENOMEM;
 
 	for (i = 0; i < nr; first = last + 1) {
@@ -701,12 +779,18 @@ static int array_push_down_once(struct slot *slot, gfp_t gfp)
 		offset = first >> shift & XA_CHUNK_MASK;
 		for (j = i + 1; j < nr && run_first(&a[j]) <= last; j++)
 			;
-		if (run_first(&a[i]) <= first && run_last(&a[i]) >= last) {
+		begin = max(run_first(&a[i]), first);
+		end = min(run_last(&a[i]), last);
+		if (end - begin == mask) {
 			slots[offset] = xa_mk_value(a[i].word);
+		} else if (begin == end && j == i + 1 &&
+			   single_fits(shift, a[i].word)) {
+			slots[offset] = single_entry(begin, a[i].word);
 		} else {
 			child = array_alloc(slot->store, order_for(j - i), gfp);
 			if (!child)
 				goto err_free;
+			*deep |= j - i > array_limit(shift);
 			for (k = i; k < j; k++) {
 				child[k - i].pos = run_pos(max(run_first(&a[k]), first),
 							   min(run_last(&a[k]), last));
@@ -740,12 +824,12 @@ static int array_push_down(struct slot *slot, gfp_t gfp)
 {
 	unsigned long first = slot->index & ~slot_mask(slot);
 	unsigned long last = slot->index | slot_mask(slot);
-	bool deep = array_nr(slot->entry) > array_limit(slot_shift(slot) - XA_CHUNK_SHIFT);
 	struct vfio_xa_dma *store = slot->store;
+	bool deep = false;
 	void *entry;
 	int err;
 
-	err = array_push_down_once(slot, gfp);
+	err = array_push_down_once(slot, &deep, gfp);
 	if (err || !deep)
 		return err;
 
@@ -756,7 +840,7 @@ static int array_push_down(struct slot *slot, gfp_t gfp)
 			entry = slot_next(slot, last);
 			continue;
 		}
-		err = array_push_down_once(slot, gfp);
+		err = array_push_down_once(slot, &deep, gfp);
 		if (err)
 			return err;
 		entry = slot_first(slot, store, slot->index, last);
@@ -796,10 +880,25 @@ static bool node_is_alone(const struct xa_node *node)
 	return parent && parent->count == 1;
 }
 
-/* A node of page slots in which there are too many to even think of it. */
+/*
+ * With so many entries, or less, a node may become an array again, and with no more
+ * than one the next erase empties it.
+ */
+static unsigned int node_sparse_limit(const struct xa_node *node)
+{
+	const struct xa_node *parent = rcu_dereference_raw(node->parent);
+
+	if (!parent)
+		return 1;
+	if (node_is_crowded(parent))
+		return CROWDED_SPARSE;
+	return node->shift ? array_limit(parent->shift) / 2 : PAGES_SPARSE;
+}
+
+/* A node in which there are too many to even think of it. */
 static bool node_is_dense(const struct xa_node *node)
 {
-	return node && !node->shift && node->count > PAGES_SPARSE && !node_is_alone(node);
+	return node && node->count > node_sparse_limit(node) && !node_is_alone(node);
 }
 
 /*
@@ -823,7 +922,7 @@ static struct xa_node *node_is_sparse(const struct slot *slot, unsigned int *nr)
 			break;
 		top = parent;
 	}
-	limit = top->shift ? array_limit(top->shift + XA_CHUNK_SHIFT) / 2 : PAGES_SPARSE;
+	limit = node_sparse_limit(top);
 	if (node->count > limit)
 		return NULL;
 	*nr = node_count_runs(node, limit);
@@ -852,7 +951,12 @@ static void node_collapse(struct slot *slot)
 		index = slot->index & ~shift_mask(node->shift + XA_CHUNK_SHIFT);
 		for (i = 0, out = a; i < XA_CHUNK_SIZE; i++, index += mask + 1) {
 			entry = node_slot(node, i);
-			if (xa_is_value(entry)) {
+			if (entry_is_single(entry)) {
+				out->pos = run_pos(single_index(entry, index),
+						   single_index(entry, index));
+				out->word = single_word(entry);
+				out++;
+			} else if (xa_is_value(entry)) {
 				out->pos = run_pos(index, index + mask);
 				out->word = xa_to_value(entry);
 				out++;
@@ -918,12 +1022,14 @@ static unsigned int root_shift(struct vfio_xa_dma *store, unsigned long index)
 static int insert_slot(struct slot *slot, unsigned int shift, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp)
 {
-	struct xa_state xas = slot_state(slot);
 	struct vfio_xa_dma_elem *a = NULL;
+	struct xa_state xas;
 	void *entry;
 
 	if (last - first == shift_mask(shift)) {
 		entry = xa_mk_value(word);
+	} else if (first == last && single_fits(shift, word)) {
+		entry = single_entry(first, word);
 	} else {
 		a = array_alloc(slot->store, 0, gfp);
 		if (!a)
@@ -940,6 +1046,7 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 		return 0;
 	}
 
+	xas = slot_state(slot);
 	xas.xa_shift = shift;
 	if (!vfio_xa_dma_may_alloc(gfp)) {
 		xas_set_err(&xas, -ENOMEM);
@@ -1027,6 +1134,37 @@ static int insert_array(struct slot *slot, unsigned long last, unsigned long wor
 	return 0;
 }
 
+/* Insert where there is one page: they become an array. */
+static int insert_to_single(struct slot *slot, unsigned long last, unsigned long word,
+			    gfp_t gfp)
+{
+	unsigned long first = slot->index, old = single_index(slot->entry, first);
+	unsigned long old_word = single_word(slot->entry);
+	struct vfio_xa_dma_elem *a;
+	bool joins;
+
+	if (old >= first && old <= last)
+		return -EEXIST;
+	joins = word == old_word && !(word & VFIO_XA_DMA_TRANSIENT) &&
+		(old + 1 == first || last + 1 == old);
+	a = array_alloc(slot->store, !joins, gfp);
+	if (!a)
+		return -ENOMEM;
+	if (joins) {
+		a->pos = run_pos(min(old, first), max(old, last));
+		a->word = word;
+	} else {
+		a[old > first].pos = run_pos(old, old);
+		a[old > first].word = old_word;
+		a[old < first].pos = run_pos(first, last);
+		a[old < first].word = word;
+		array_set_size(a, 2, 1);
+	}
+	slot_replace(slot, a);
+	array_fold(slot, ULONG_MAX);
+	return 0;
+}
+
 /*
  * Insert as many of the pages [pos, last] as there are in one slot, or one
  * node of page slots. What is not all of [first, last] is inserted as PENDING,
@@ -1044,7 +1182,7 @@ static int insert_some(struct vfio_xa_dma *store, unsigned long first,
 
 again:
 	entry = slot_load(&slot, store, pos);
-	if (xa_is_value(entry))
+	if (xa_is_value(entry) && !entry_is_single(entry))
 		return -EEXIST;
 	shift = slot.node ? slot.node->shift : root_shift(store, pos);
 	pages = !shift && slot.node;
@@ -1061,6 +1199,8 @@ again:
 		err = insert_pages(&slot, *end, word);
 	} else if (!entry) {
 		err = insert_slot(&slot, shift, pos, *end, word, gfp);
+	} else if (xa_is_value(entry)) {
+		err = insert_to_single(&slot, *end, word, gfp);
 	} else {
 		err = insert_array(&slot, *end, word, gfp);
 		if (err == -ENOSPC) {
@@ -1121,6 +1261,18 @@ static void erase_pages(struct slot *slot, unsigned long last)
 	}
 }
 
+/* An array in which there is no more than one page needs not be one. */
+static bool array_to_single(struct slot *slot)
+{
+	struct vfio_xa_dma_elem *a = slot->entry;
+
+	if (array_nr(a) > 1 || run_count(a) > 1 || !single_fits(slot_shift(slot), a->word))
+		return false;
+	slot_replace(slot, single_entry(run_first(a), a->word));
+	array_free(slot->store, a, array_order(a));
+	return true;
+}
+
 /* Returns true if the node may have become sparse. */
 static bool erase_array(struct slot *slot, unsigned long last)
 {
@@ -1158,6 +1310,8 @@ static bool erase_array(struct slot *slot, unsigned long last)
 	if (!n)
 		return false;
 	array_remove(a, i, n);
+	if (array_to_single(slot))
+		return false;
 	array_shrink(slot);
 	/* Not each time; but a path of nodes for a few runs should not stay. */
 	return is_power_of_2(array_nr(slot->entry)) && node_is_alone(slot->node);
@@ -1166,13 +1320,21 @@ static bool erase_array(struct slot *slot, unsigned long last)
 /* Erase the pages up to @last. Returns true if the node may have become sparse. */
 static bool erase_slot(struct slot *slot, unsigned long last)
 {
+	unsigned long index;
+
 	if (!slot_shift(slot)) {
 		erase_pages(slot, last);
 		return true;
 	}
 	if (!xa_is_value(slot->entry))
 		return erase_array(slot, last);
-	if (slot_within(slot, last)) {
+	if (entry_is_single(slot->entry)) {
+		index = single_index(slot->entry, slot->index);
+		if (index < slot->index || index > last)
+			return false;
+		slot->store->nr_pages--;
+		slot_replace(slot, NULL);
+	} else if (slot_within(slot, last)) {
 		slot->store->nr_pages -= slot_mask(slot) + 1;
 		slot_replace(slot, NULL);
 	}
@@ -1264,12 +1426,17 @@ int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 	/* In one slot or one node, where there is something already? */
 	if (!((first ^ last) >> XA_CHUNK_SHIFT)) {
 		entry = slot_load(&slot, store, first);
-		if (xa_is_value(entry))
+		if (entry_is_single(entry))
+			err = insert_to_single(&slot, last, word, gfp);
+		else if (xa_is_value(entry))
 			return -EEXIST;
-		if (entry)
+		else if (entry)
 			err = insert_array(&slot, last, word, gfp);
 		else if (slot.node && !slot.node->shift)
 			err = insert_pages(&slot, last, word);
+		else if (slot.node && slot.node->shift == XA_CHUNK_SHIFT)
+			err = insert_slot(&slot, XA_CHUNK_SHIFT, first, last,
+					  word, gfp);
 		if (!err)
 			store->nr_pages += last - first + 1;
 	}
@@ -1349,6 +1516,8 @@ static int prepare_slot(struct vfio_xa_dma *store, unsigned long at,
 		if (!entry || !cuts)
 			return 0;
 
+		if (entry_is_single(entry))
+			return 0;
 		if (xa_is_value(entry)) {
 			err = prepare_value(&slot, cuts, gfp);
 		} else {
@@ -1388,7 +1557,7 @@ int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 
 	entry = slot_load(&slot, store, first);
 	if (last <= (first | slot_mask(&slot)) &&
-	    (!entry || !slot_shift(&slot) ||
+	    (!entry || !slot_shift(&slot) || entry_is_single(entry) ||
 	     (!xa_is_value(entry) && (array_has_room(entry, 2) ||
 	      array_has_room(entry, array_cuts(entry, first, last))))))
 		return 0;
@@ -1455,11 +1624,17 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 
 	a = __slot_load(&slot, store, index);
 	if (xa_is_value(a)) {
-		word = xa_to_value(a);
-		if (slot_shift(&slot) || word & unless ||
-		    !node_is_dense(slot.node))
+		if (!node_is_dense(slot.node))
 			return 0;
-		node_store(slot.node, index & XA_CHUNK_MASK, NULL);
+		word = xa_to_value(a);
+		if (slot.node->shift) {
+			if (!(word & SINGLE) || single_index(a, index) != index)
+				return 0;
+			word = single_word(a);
+		}
+		if (word & unless)
+			return 0;
+		node_store(slot.node, node_offset(slot.node, index), NULL);
 		store->nr_pages--;
 		return word;
 	}
@@ -1540,10 +1715,16 @@ static void change_array(struct slot *slot, unsigned long last, unsigned long cl
 static void change_slot(struct slot *slot, unsigned long last, unsigned long clear,
 			unsigned long set, unsigned long done)
 {
+	unsigned long index;
+
 	if (!slot_shift(slot) && slot->node) {
 		change_pages(slot, last, clear, set, done);
 	} else if (!xa_is_value(slot->entry)) {
 		change_array(slot, last, clear, set, done);
+	} else if (entry_is_single(slot->entry)) {
+		index = single_index(slot->entry, slot->index);
+		if (index >= slot->index && index <= last)
+			slot_replace(slot, word_change(slot->entry, clear, set));
 	} else if (slot_within(slot, last)) {
 		slot_replace(slot, word_change(slot->entry, clear, set));
 		node_fold(slot, done);
@@ -1592,6 +1773,12 @@ static bool slot_run(const struct slot *slot, unsigned long index,
 	unsigned int i;
 
 	run->first = index & ~mask;
+	if (entry_is_single(slot->entry)) {
+		run->first = single_index(slot->entry, index);
+		run->last = run->first;
+		run->word = single_word(slot->entry);
+		return run->first >= index;
+	}
 	if (xa_is_value(slot->entry)) {
 		run->last = index | mask;
 		run->word = xa_to_value(slot->entry);
@@ -1640,6 +1827,8 @@ unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index)
 	unsigned int i;
 
 	a = __slot_load(&slot, store, index);
+	if (entry_is_single(a))
+		return single_index(a, index) == index ? single_word(a) : 0;
 	if (xa_is_value(a))
 		return xa_to_value(a);
 	if (!a)
@@ -1796,6 +1985,13 @@ static bool node_validate(struct vfio_xa_dma *store, struct xa_node *node,
 		count++;
 		if (xa_is_value(entry)) {
 			nr_values++;
+			if (entry_is_single(entry)) {
+				sums->nr_pages++;
+				if (!validate(store, node->shift == XA_CHUNK_SHIFT) ||
+				    !validate(store, single_word(entry)))
+					return false;
+				continue;
+			}
 			sums->nr_pages += 1UL << node->shift;
 			if (!validate(store, entry != xa_mk_value(0)))
 				return false;

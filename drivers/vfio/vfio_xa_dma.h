@@ -29,7 +29,8 @@
  * a linear mapping have the same word: cutting a mapping in two, or joining
  * two, rewrites nothing.
  *
- * A valid word is never 0: it says READ or WRITE, or one of the states.
+ * A valid word is never 0: it says READ or WRITE, or one of the states. The highest
+ * flag bit is not for words: the store needs it.
  */
 #define VFIO_XA_DMA_FLAG_BITS		(PAGE_SHIFT - 1)
 #define VFIO_XA_DMA_FLAG_MASK		(BIT(VFIO_XA_DMA_FLAG_BITS) - 1)
@@ -44,6 +45,8 @@
 #define VFIO_XA_DMA_PENDING		BIT(6)	/* reserved, not mapped yet */
 #define VFIO_XA_DMA_UNMAPPING		BIT(7)	/* on its way out: no new pins */
 #define VFIO_XA_DMA_CONTIG		BIT(8)	/* of a physically contiguous block */
+
+#define VFIO_XA_DMA_FLAGS		(BIT(9) - 1)	/* all of them */
 
 /* A word with one of these is never joined with an equal neighbour. */
 #define VFIO_XA_DMA_TRANSIENT		(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_UNMAPPING)

@@ -225,10 +225,10 @@ static void test_limits(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
 		for (j = 0; j < ARRAY_SIZE(tops); j++) {
 			word = vfio_xa_dma_word(indexes[i], tops[j],
-						VFIO_XA_DMA_FLAG_MASK);
+						VFIO_XA_DMA_FLAGS);
 			KUNIT_EXPECT_EQ(test, vfio_xa_dma_vaddr(word, indexes[i]), tops[j]);
 			KUNIT_EXPECT_EQ(test, word & VFIO_XA_DMA_FLAG_MASK,
-					VFIO_XA_DMA_FLAG_MASK);
+					VFIO_XA_DMA_FLAGS);
 			KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, indexes[i], indexes[i],
 								 word, GFP_KERNEL_ACCOUNT), 0);
 			KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, indexes[i]), word);
@@ -328,6 +328,83 @@ static void test_take(struct kunit *test)
 	KUNIT_EXPECT_LT(test, i, 64);
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, i), WORD(i));
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), 192 - i);
+}
+
+/* Blocks of 64 pages with one page each, and what becomes of them. */
+static void test_single(struct kunit *test)
+{
+	const unsigned long words[] = {
+		/* the first two fit, signed as they are; the others do not */
+		WORD(BIT(45) - 1), WORD(-BIT(45)), WORD(BIT(45)), WORD(-BIT(45) - 1), WORD(BIT(50)),
+	};
+	struct model *m = test->priv;
+	struct vfio_xa_dma *store = &m->store;
+	unsigned long i, page;
+	size_t bytes;
+
+	for (i = 0; i < 4096; i++)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, i * 64 + i % 64, i * 64 + i % 64,
+							 WORD(i), GFP_KERNEL_ACCOUNT), 0);
+	bytes = vfio_xa_dma_footprint(store);
+	KUNIT_EXPECT_LT(test, bytes, 16 * 4096);
+	/* The first blocks are pushed down last, if at all. */
+	for (i = 2048; i < 4096; i++) {
+		page = i * 64 + i % 64;
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(store, page), WORD(i));
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(store, page ^ 1), 0);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_take(store, page ^ 1, 0), 0);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_take(store, page, VFIO_XA_DMA_READ), 0);
+	}
+	for (i = 2048; i < 2048 + ARRAY_SIZE(words); i++) {
+		page = i * 64 + i % 64;
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(store, page, page, WORD(1),
+							 GFP_KERNEL_ACCOUNT), -EEXIST);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(store, page & ~63UL, page | 63, WORD(1),
+							 GFP_KERNEL_ACCOUNT), -EEXIST);
+
+		/* Another one, before or behind it, comes and goes. */
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, page ^ 32, page ^ 32, WORD(1),
+							 GFP_KERNEL_ACCOUNT), 0);
+		expect_run(test, page, page, WORD(i));
+		expect_run(test, page ^ 32, page ^ 32, WORD(1));
+		KUNIT_EXPECT_GT(test, vfio_xa_dma_footprint(store), bytes);
+		vfio_xa_dma_erase(store, page ^ 32, page ^ 32);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(store), bytes);
+
+		/* One that joins it, and is cut off again */
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, page + 1, page + 1, WORD(i),
+							 GFP_KERNEL_ACCOUNT), 0);
+		expect_run(test, page, page + 1, WORD(i));
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, page + 1, 0), WORD(i));
+
+		vfio_xa_dma_change(store, page, page, 0, VFIO_XA_DMA_DIRTY);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), WORD(i) | VFIO_XA_DMA_DIRTY);
+		vfio_xa_dma_change(store, page + 1, page + 1, VFIO_XA_DMA_DIRTY, 0);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), WORD(i) | VFIO_XA_DMA_DIRTY);
+		vfio_xa_dma_erase(store, page, page);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), 0);
+
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, page, page, words[i - 2048],
+							 GFP_KERNEL_ACCOUNT), 0);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), words[i - 2048]);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(store),
+				bytes + (i < 2050 ? 0 : 16 + sizeof(void *)));
+		vfio_xa_dma_erase(store, page, page);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, page, page, WORD(i),
+							 GFP_KERNEL_ACCOUNT), 0);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(store), bytes);
+	}
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(store), 0);
+
+	/* 64 times the same in the same place is no block of 4096 pages. */
+	vfio_xa_dma_destroy(store);
+	for (i = 0; i < 4096; i++)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, i * 64 + 5, i * 64 + 5, WORD(1),
+							 GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(store), 4096);
+	expect_run(test, 3000 * 64 + 5, 3000 * 64 + 5, WORD(1));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, 3000 * 64 + 6), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_validate(store), 0);
 }
 
 /* Equal words are joined, but not PENDING ones, whoever they belong to. */
@@ -448,6 +525,7 @@ static void test_enomem(struct kunit *test)
 static struct kunit_case xa_dma_cases[] = {
 	KUNIT_CASE(test_limits),
 	KUNIT_CASE(test_take),
+	KUNIT_CASE(test_single),
 	KUNIT_CASE(test_transient),
 	KUNIT_CASE(test_enomem),
 	KUNIT_CASE_SLOW(test_memory),

@@ -294,6 +294,9 @@ static unsigned long model_word(struct model *m)
 		delta = ++m->next_delta;
 	if (b & 8)
 		delta = -delta;
+	/* Too long to be the word of a single */
+	if ((b & 0x30) == 0x30)
+		delta += BIT(50);
 	return vfio_xa_dma_word(0, delta << PAGE_SHIFT, flags[b >> 6]);
 }
 

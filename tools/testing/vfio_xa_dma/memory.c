@@ -124,13 +124,14 @@ static bool erase_all(void)
 #define MIN_PAGES	1024
 #define MAX_PAGES	20000
 #define WORST_GOAL	64.0
+#define LONG		5	/* @words: all different, and none fits into a single */
 
 struct shape {
 	unsigned long base;
 	unsigned int pages;
 	unsigned int n[DIMS];
 	unsigned long stride[DIMS];
-	unsigned char words;	/* 0 all equal, 1 all different, n: n different */
+	unsigned char words;	/* 0 all equal, 1 all different, LONG, n: n different */
 	unsigned char order;	/* 0 as they come, 1 the other way round, 2 shuffled */
 };
 
@@ -177,7 +178,8 @@ static double shape_score(const struct shape *s)
 	vfio_xa_dma_init(&store);
 	for (k = 0; k < n; k++) {
 		unsigned long first = index[at[k]];
-		unsigned long delta = s->words == 1 ? at[k] * 7919 + 1 :
+		unsigned long delta = s->words == LONG ? at[k] * 7919 + BIT(50) :
+				      s->words == 1 ? at[k] * 7919 + 1 :
 				      s->words ? at[k] % s->words : 0;
 		unsigned long word = vfio_xa_dma_word(0, delta << PAGE_SHIFT,
 						      VFIO_XA_DMA_READ);
@@ -264,7 +266,7 @@ static void shape_mutate(struct shape *s)
 		s->n[j] = n;
 		break;
 	case 8:
-		s->words = rnd(3) ? 1 : rnd(5);
+		s->words = rnd(3) ? 1 : rnd(LONG + 1);
 		break;
 	default:
 		s->order = rnd(3);
@@ -283,6 +285,8 @@ static bool find_worst(unsigned int seconds)
 		{ .pages = 1, .words = 1, .base = 0xa25bb2b1c7f19, .order = 1,
 		  .n = { 6, 2, 17, 8, 3 },
 		  .stride = { BIT(50), 0x70000, 2, 64, 5UL << 48 } },
+		{ .pages = 1, .words = LONG,
+		  .n = { 17, 33, 4, 1, 1 }, .stride = { 64, 4096, BIT(48), 0, 0 } },
 	};
 	struct shape worst = known[0], here = worst;
 	double worst_score = 0, here_score;
