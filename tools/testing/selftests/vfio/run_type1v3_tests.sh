@@ -27,7 +27,8 @@ tests=("$@")
 	type1v3_dirty_test type1v3_vaddr_test type1v3_trace_test type1v3_compare_test
 	type1v3_stream_test type1v3_race_test)
 # Lockdep finds fault with type1, once, and is silent from then on: no control there
-[ $# -gt 0 ] || [ ! -e /proc/lockdep ] || tests=("${tests[@]/%/ -V type1v2}")
+controls=$(printf ' -V type1v2%s' '' _small _thp _huge_2m _huge_1g _shared)
+[ $# -gt 0 ] || [ ! -e /proc/lockdep ] || tests=("${tests[@]/%/$controls}")
 
 die() {
 	echo "Bail out! $*"
