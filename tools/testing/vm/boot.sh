@@ -28,7 +28,7 @@ set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
 VM=$TOP/tools/testing/vm
-bad='WARNING:|BUG:|BUG |Oops|KASAN|KCSAN|KFENCE|UBSAN|kmemleak: leak:|INFO: task|INFO: rcu'
+bad='WARNING:|BUG:|BUG |Oops|KASAN:|KCSAN:|KFENCE:|UBSAN:|kmemleak: leak:|INFO: task|INFO: rcu'
 bad+='|rcu:.*stall|soft lockup|possible .* (locking|deadlock|lock)|Kernel panic|general protection'
 bad+='|unable to handle|refcount_t:|list_(add|del) corruption|Bad page|Modules linked in'
 bad+='|pagealloc: (memory corruption|single bit)|(ODEBUG|detector) disabled'
