@@ -30,7 +30,8 @@ test:
 
 test-debug:
 	scripts/deps.sh test
-	tools/testing/vm/test.sh build-debug kunit-debug failnth 'selftests-debug-*' softlockup
+	tools/testing/vm/test.sh build-debug kunit-debug failnth selftests-debug-vtd \
+		selftests-debug-virtio softlockup
 
 test-all:
 	scripts/deps.sh test-all

@@ -18,9 +18,9 @@ results=$logs/results
 # what "make test" runs, and what "make test-all" runs besides
 stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
 	check-ops docs selftests-stock-vtd selftests-stock-virtio tracers demo clients package kunit
-	selftests-lean-vtd selftests-lean-virtio fuzz bench"
-long_stages="patches-build clients-long clients-dpdk build-debug kunit-debug failnth
-	selftests-debug-vtd selftests-debug-virtio softlockup"
+	selftests-lean-vtd selftests-lean-virtio fuzz bench build-debug selftests-debug-short"
+long_stages="patches-build clients-long clients-dpdk kunit-debug failnth selftests-debug-vtd
+	selftests-debug-virtio softlockup"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
@@ -185,10 +185,10 @@ lane_newest() {
 	run_selftests lean
 	stage fuzz tap "$VM/selftests.sh" -c 2 lean vtd 'type1v3_fuzz --seconds 50'
 	stage bench check "$VM/bench.sh" --short
-	stage build-debug check build_debug
 	stage kunit-debug kunit kunit debug
 	stage failnth tap "$VM/selftests.sh" debug vtd type1v3_failnth_test
-	stage selftests-debug-virtio tap "$VM/selftests.sh" debug virtio
+	stage selftests-debug-short tap "$VM/selftests.sh" debug vtd type1v3_uapi_test \
+		type1v3_batch_test type1v3_emulated_test 'type1v3_failnth_test -v both'
 }
 
 lane_stock() {
@@ -203,7 +203,11 @@ lane_stock() {
 	stage clients-long tap "$VM/clients.sh" hotplug-viommu kill-viommu reboot-static
 	stage clients-dpdk tap "$VM/clients-dpdk.sh"
 	stage softlockup tap softlockup
+	stage build-debug check build_debug
 	stage selftests-debug-vtd tap "$VM/selftests.sh" debug vtd
+	# what depends on the IOMMU
+	stage selftests-debug-virtio tap "$VM/selftests.sh" debug virtio type1v3_dma_test \
+		type1v3_cut_test type1v3_batch_test type1v3_stream_test type1v3_race_test
 }
 
 main() {
