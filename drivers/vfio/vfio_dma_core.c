@@ -194,8 +194,9 @@ void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 	__account_locked_vm(mm, npages, false, owner->task, owner->lock_cap);
 	owner->npages -= npages;
 	mmap_write_unlock(mm);
+	/* If it is the last one, what that waits for is no business of ours. */
 	if (foreign)
-		mmput(mm);
+		mmput_async(mm);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_uncharge, "VFIO_DMA");
 
@@ -355,6 +356,7 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 {
 	struct mm_struct *mm = pin->mm;
 	unsigned long n = min_t(unsigned long, pin->npages, pin->max);
+	int locked = 1;
 	long ret;
 
 	if (!n)
@@ -364,10 +366,12 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 		ret = pin_user_pages_fast(pin->vaddr, n, pin->gup_flags,
 					  pin->pages);
 	} else {
+		/* Who may not unlock it gets no memory that is slow to come. */
 		mmap_read_lock(mm);
 		ret = pin_user_pages_remote(mm, pin->vaddr, n, pin->gup_flags,
-					    pin->pages, NULL);
-		mmap_read_unlock(mm);
+					    pin->pages, &locked);
+		if (locked)
+			mmap_read_unlock(mm);
 	}
 	if (ret <= 0) {
 		/* Nothing is there, also where the address range ends. */
@@ -482,6 +486,36 @@ bool vfio_dma_pin_now(unsigned long vaddr, unsigned int npages, bool write,
 	return false;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_now, "VFIO_DMA");
+
+/**
+ * vfio_dma_pin_present() - pin a page if nobody has to be waited for
+ * @mm: whose memory; if it is not the caller's own, the caller keeps its mm_users
+ *	from dropping to zero
+ * @vaddr: page aligned address
+ * @write: the device will write to it
+ * @page: set to the page, which the caller unpins
+ *
+ * Context: Process context, may sleep, but not for user space to provide the
+ * page.  Takes and releases mmap_lock.
+ * Return: true if it is pinned; false if it is not there, or not so that it can
+ * be pinned: vfio_dma_pin_step() finds it out, or changes it.
+ */
+bool vfio_dma_pin_present(struct mm_struct *mm, unsigned long vaddr, bool write,
+			  struct page **page)
+{
+	unsigned int gup_flags = FOLL_LONGTERM | FOLL_NOFAULT |
+				 (write ? FOLL_WRITE : 0);
+	long n;
+
+	if (likely(mm == current->mm))
+		return pin_user_pages_fast(vaddr, 1, gup_flags, page) == 1;
+
+	mmap_read_lock(mm);
+	n = pin_user_pages_remote(mm, vaddr, 1, gup_flags, page, NULL);
+	mmap_read_unlock(mm);
+	return n == 1;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_present, "VFIO_DMA");
 
 /**
  * vfio_dma_count_pinnable() - how much of a range is not device memory

@@ -107,6 +107,8 @@ bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
 void vfio_dma_pin_finish(struct vfio_dma_pin *pin);
 bool vfio_dma_pin_now(unsigned long vaddr, unsigned int npages, bool write,
 		      struct page **pages);
+bool vfio_dma_pin_present(struct mm_struct *mm, unsigned long vaddr, bool write,
+			  struct page **page);
 
 unsigned long vfio_dma_count_pinnable(unsigned long vaddr,
 				      unsigned long npages);

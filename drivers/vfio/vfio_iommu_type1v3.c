@@ -39,6 +39,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/overflow.h>
+#include <linux/pagemap.h>
 #include <linux/refcount.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -1254,7 +1255,10 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	u64 iova_last, size = unmap->size;
 	int ret;
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock)) {
+		unmap->size = 0;
+		return -EINTR;
+	}
 
 	ret = vfio_type1v3_check_unmap(container, unmap, bitmap, &iova_last);
 	if (ret)
@@ -1804,7 +1808,8 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	    update : !update || map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES)
 		return -EINVAL;
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 
 	ret = vfio_type1v3_make_request(container, map->flags, map->iova,
 					map->vaddr, map->size, &unit.request);
@@ -2218,7 +2223,7 @@ static int vfio_type1v3_first_domain(struct vfio_type1v3 *container,
 	vfio_dma_domain_del(&space, domain);
 	vfio_dma_space_destroy(&space);
 out_mmput:
-	mmput(mm);
+	mmput_async(mm);
 	return ret;
 }
 
@@ -2535,7 +2540,9 @@ static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
 		return 0;
 	}
 
-	mutex_lock(&container->lock);
+	ret = -EINTR;
+	if (mutex_lock_killable(&container->lock))
+		goto out_put;
 	if (arg == VFIO_UPDATE_VADDR) {
 		ret = list_empty(&container->emulated);
 	} else {
@@ -2544,6 +2551,7 @@ static long vfio_type1v3_check_extension(void *iommu_data, unsigned long arg)
 			ret &= vfio_type1v3_domain(domain)->coherent;
 	}
 	mutex_unlock(&container->lock);
+out_put:
 	vfio_type1v3_put(container);
 	return ret;
 }
@@ -2630,7 +2638,8 @@ static long vfio_type1v3_get_info(struct vfio_type1v3 *container,
 		return -EINVAL;
 	minsz = min_t(size_t, info.argsz, sizeof(info));
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 	info.flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS;
 	info.iova_pgsizes = container->space.pgsize_bitmap;
 	info.cap_offset = 0;
@@ -3249,14 +3258,15 @@ static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 	trace_type1v3_batch(container->id, batch->nr, batch->flags, ret);
 }
 
-static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
+static int vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 {
 	struct vfio_type1v3 *container = batch->container;
 	unsigned int i, end;
 	bool stop = false;
 	int ret;
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 
 	/* Nothing takes effect unless every entry makes sense. */
 	for (i = 0; i < batch->nr; i++) {
@@ -3283,6 +3293,7 @@ static void vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 	}
 	vfio_type1v3_count_batch(batch);
 	mutex_unlock(&container->lock);
+	return 0;
 }
 
 /* So many entries take no memory but the stack. */
@@ -3328,8 +3339,11 @@ vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 			   batch.nr * sizeof(*batch.entries)))
 		goto out_free;
 
-	vfio_type1v3_do_batch(&batch);
+	ret = vfio_type1v3_do_batch(&batch);
+	if (ret)
+		goto out_free;
 
+	ret = -EFAULT;
 	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
 			  batch.nr * sizeof(*batch.entries)))
 		ret = vfio_type1v3_batch_result(&batch);
@@ -3384,7 +3398,8 @@ static long vfio_type1v3_dirty_pages(struct vfio_type1v3 *container,
 			return -EFAULT;
 	}
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 	switch (dirty.flags) {
 	case VFIO_IOMMU_DIRTY_PAGES_FLAG_START:
 		vfio_type1v3_start_tracking(container);
@@ -3454,7 +3469,24 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 
 /*
  * Emulated devices
+ *
+ * Their drivers reach user memory with the mutex held, so that an unmap comes
+ * before or after.  So they do not wait for it then: what is not there is waited
+ * for without the mutex, and without anything to show for it, and then it begins
+ * anew where it was.
  */
+
+/* How often memory may be gone again that user space has just provided */
+#define VFIO_TYPE1V3_FAULT_RETRIES	10
+
+/* After the mutex was dropped: does memory still belong to the same process? */
+static int vfio_type1v3_still_owner(const struct vfio_type1v3 *container,
+				    const struct mm_struct *mm)
+{
+	if (container->vaddr_invalid)
+		return -EBUSY;
+	return container->owner.mm == mm ? 0 : -EINVAL;
+}
 
 /* Replace what is known of a page that is pinned. */
 static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
@@ -3467,35 +3499,25 @@ static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
 	vfio_xa_dma_change(&container->pins, index, index, from, to);
 }
 
-/* Pin what is at an address of the owner, and charge for it unless that is done. */
+/*
+ * Pin what is at an address of the owner, and charge for it unless that is done.
+ * -EAGAIN: that would have to wait for user space, or for a disk.
+ */
 static int vfio_type1v3_pin_vaddr(struct vfio_type1v3 *container,
 				  unsigned long vaddr, bool write,
 				  struct page **page)
 {
 	struct vfio_dma_owner *owner = &container->owner;
 	unsigned long charge = !vfio_type1v3_has_domain(container);
-	struct vfio_dma_extent extent;
-	struct vfio_dma_pin pin;
 	int ret;
 
 	ret = vfio_dma_charge(owner, charge);
 	if (ret)
 		return ret;
-	if (owner->mm == current->mm && vfio_dma_pin_now(vaddr, 1, write, page))
+	if (vfio_dma_pin_present(owner->mm, vaddr, write, page))
 		return 0;
-
-	vfio_dma_pin_start(&pin, owner->mm, vaddr, 1, write);
-	ret = vfio_dma_pin_step(&pin);
-	if (!ret && !vfio_dma_pin_extent(&pin, &extent))
-		ret = -EFAULT;
-	vfio_dma_pin_finish(&pin);
-	if (!ret && extent.pfnmap)
-		ret = -EINVAL;
-	if (ret)
-		vfio_dma_uncharge(owner, charge);
-	else
-		*page = pfn_to_page(extent.pfn);
-	return ret;
+	vfio_dma_uncharge(owner, charge);
+	return -EAGAIN;
 }
 
 static void vfio_type1v3_unpin_pfn(struct vfio_type1v3 *container,
@@ -3507,11 +3529,7 @@ static void vfio_type1v3_unpin_pfn(struct vfio_type1v3 *container,
 		vfio_dma_uncharge(&container->owner, 1);
 }
 
-/*
- * Pin one page for a driver.  As in type1, and other than for a mapping, the
- * mutex is held while user space provides the page: pins that the driver has not
- * been told of yet must not be seen by an unmap, which would ask for them back.
- */
+/* Pin one page for a driver, if it is there; otherwise it is -EAGAIN. */
 static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 				 unsigned long index, int prot, bool alive,
 				 struct page **page)
@@ -3595,18 +3613,76 @@ static int vfio_type1v3_check_pin_range(dma_addr_t iova, int npage)
 	return 0;
 }
 
+/*
+ * Pin pages for a driver, all or none.  It does not wait for memory, as it holds
+ * the mutex: pins that the driver has not been told of yet must not be seen by an
+ * unmap, which would ask for them back.  -EAGAIN: page @missing is not there.
+ */
+static int vfio_type1v3_try_pin(struct vfio_type1v3 *container,
+				unsigned long first, int npage, int prot,
+				bool alive, struct page **pages, int *missing)
+{
+	int ret, i;
+
+	for (i = 0; i < npage; i++) {
+		ret = vfio_type1v3_pin_page(container, first + i, prot, alive,
+					    &pages[i]);
+		if (ret)
+			goto err_unpin;
+	}
+	return 0;
+
+err_unpin:
+	*missing = i;
+	pages[i] = NULL;
+	while (i--) {
+		vfio_type1v3_unpin_page(container, first + i);
+		pages[i] = NULL;
+	}
+	return ret;
+}
+
+/*
+ * Wait until the memory from page @first on is there.  Called with the mutex held,
+ * returns with it held; it is dropped in between.  Nothing stays pinned.
+ */
+static int vfio_type1v3_fault_in_pages(struct vfio_type1v3 *container,
+				       unsigned long first, unsigned long last)
+{
+	struct mm_struct *mm = container->owner.mm;
+	struct vfio_xa_dma_run run;
+	struct vfio_dma_pin pin;
+	int ret;
+
+	vfio_xa_dma_next(&container->store, first, last, &run);
+	mutex_unlock(&container->lock);
+
+	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(run.word, first),
+			   vfio_type1v3_run_pages(&run),
+			   run.word & VFIO_XA_DMA_WRITE);
+	ret = vfio_dma_pin_step(&pin);
+	/* It is device memory. */
+	if (!ret && !pin.size)
+		ret = -EINVAL;
+	vfio_dma_pin_finish(&pin);
+
+	mutex_lock(&container->lock);
+	return ret ?: vfio_type1v3_still_owner(container, mm);
+}
+
 static int vfio_type1v3_pin_pages(void *iommu_data,
 				  struct iommu_group *iommu_group,
 				  dma_addr_t iova, int npage, int prot,
 				  struct page **pages)
 {
+	unsigned int retries = VFIO_TYPE1V3_FAULT_RETRIES;
 	struct vfio_type1v3_domain *domain;
 	struct vfio_type1v3 *container;
 	struct vfio_type1v3_group *group;
 	unsigned long first = iova >> PAGE_SHIFT;
 	bool alive = true, foreign = false;
+	int ret, missing = 0, pos = 0;
 	struct mm_struct *mm;
-	int ret, i;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
 	if (ret)
@@ -3615,7 +3691,8 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 	if (!container)
 		return -EINVAL;
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 	ret = -EBUSY;
 	if (WARN_ONCE(container->vaddr_invalid,
 		      "vfio_pin_pages() during a live update\n"))
@@ -3630,25 +3707,29 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 		foreign = mmget_not_zero(mm);
 		alive = foreign;
 	}
-	for (i = 0; i < npage; i++) {
-		ret = vfio_type1v3_pin_page(container, first + i, prot, alive,
-					    &pages[i]);
+	for (;;) {
+		ret = vfio_type1v3_try_pin(container, first, npage, prot, alive,
+					   pages, &missing);
+		if (ret != -EAGAIN)
+			break;
+		if (missing > pos)
+			retries = VFIO_TYPE1V3_FAULT_RETRIES;
+		pos = missing;
+		ret = -EFAULT;
+		if (retries--)
+			ret = vfio_type1v3_fault_in_pages(container, first + pos,
+							  first + npage - 1);
 		if (ret)
-			goto err_unpin;
+			break;
 	}
+	if (ret)
+		goto out_unlock;
 
 	group = vfio_type1v3_find_group(container, iommu_group, &domain);
 	if (group)
 		group->dirties_unseen = false;
 	ret = npage;
-	goto out_unlock;
 
-err_unpin:
-	pages[i] = NULL;
-	while (i--) {
-		vfio_type1v3_unpin_page(container, first + i);
-		pages[i] = NULL;
-	}
 out_unlock:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_PIN, max(ret, 0),
 			   min(ret, 0));
@@ -3720,57 +3801,108 @@ static void vfio_type1v3_unregister_device(void *iommu_data,
 	vfio_type1v3_put(container);
 }
 
-/* Copy as much as one run allows.  Called with the owner's address space. */
+/**
+ * struct vfio_type1v3_rw - what is left to do of a vfio_dma_rw()
+ * @iova: where
+ * @data: the kernel's side
+ * @count: bytes
+ * @write: to the IOVA
+ */
+struct vfio_type1v3_rw {
+	dma_addr_t iova;
+	void *data;
+	size_t count;
+	bool write;
+};
+
+/*
+ * Copy as much as one run allows and is there.  Called with the owner's address
+ * space.  -EAGAIN: the @missing bytes at @user are not there.
+ */
 static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
-				 dma_addr_t iova, void *data, size_t count,
-				 bool write, size_t *copied)
+				 struct vfio_type1v3_rw *rw,
+				 void __user **user, size_t *missing)
 {
-	unsigned long first = iova >> PAGE_SHIFT, offset = iova & ~PAGE_MASK;
-	unsigned long last = (iova + count - 1) >> PAGE_SHIFT;
+	unsigned long first = rw->iova >> PAGE_SHIFT;
+	unsigned long last = (rw->iova + rw->count - 1) >> PAGE_SHIFT;
 	unsigned long word = vfio_xa_dma_load(&container->store, first);
-	void __user *user;
-	unsigned long left;
+	unsigned long offset = rw->iova & ~PAGE_MASK, left;
+	size_t count = rw->count;
 
 	if (!word || word & VFIO_XA_DMA_TRANSIENT)
 		return -EINVAL;
-	if (!(word & VFIO_XA_DMA_READ) || (write && !(word & VFIO_XA_DMA_WRITE)))
+	if (!(word & VFIO_XA_DMA_READ) ||
+	    (rw->write && !(word & VFIO_XA_DMA_WRITE)))
 		return -EPERM;
 
 	if (first < last) {
 		struct vfio_xa_dma_run run;
 
 		vfio_xa_dma_next(&container->store, first, last, &run);
-		last = run.last;
-		count = min_t(size_t, count,
-			      ((last - first + 1) << PAGE_SHIFT) - offset);
+		count = min_t(size_t, count, ((run.last - first + 1)
+					      << PAGE_SHIFT) - offset);
 	}
-	user = (void __user *)vfio_xa_dma_vaddr(word, first) + offset;
-	*copied = count;
-	if (!write)
-		return copy_from_user(data, user, count) ? -EFAULT : 0;
+	*user = (void __user *)vfio_xa_dma_vaddr(word, first) + offset;
 
-	left = copy_to_user(user, data, count);
-	/* Also if the rest is not there: the first pages are what they were not. */
-	vfio_type1v3_set_dirty(container, first, last);
-	return left ? -EFAULT : 0;
+	pagefault_disable();
+	left = rw->write ? copy_to_user(*user, rw->data, count) :
+			   copy_from_user(rw->data, *user, count);
+	pagefault_enable();
+
+	count -= left;
+	if (rw->write && count)
+		vfio_type1v3_set_dirty(container, first,
+				       (rw->iova + count - 1) >> PAGE_SHIFT);
+	rw->iova += count;
+	rw->data += count;
+	rw->count -= count;
+	*user += count;
+	*missing = left;
+	return left ? -EAGAIN : 0;
 }
 
-/* Copy from or to the memory of the owner, whose address space is in use. */
-static int vfio_type1v3_copy(struct vfio_type1v3 *container, dma_addr_t iova,
-			     void *data, size_t count, bool write)
+/* Wait until some of the memory at an address is there; without the mutex. */
+static int vfio_type1v3_fault_in(void __user *user, size_t count, bool write)
 {
-	size_t copied;
+	size_t left = write ? fault_in_safe_writeable(user, count) :
+			      fault_in_readable(user, count);
+
+	return left == count ? -EFAULT : 0;
+}
+
+/*
+ * Copy from or to the memory of the owner, whose address space is in use.  Called
+ * with the mutex held, returns with it held; it may be dropped in between.
+ */
+static int vfio_type1v3_copy(struct vfio_type1v3 *container,
+			     struct vfio_type1v3_rw *rw)
+{
+	unsigned int retries = VFIO_TYPE1V3_FAULT_RETRIES;
+	struct mm_struct *mm = container->owner.mm;
+	size_t count, missing;
+	void __user *user;
 	int ret;
 
 	for (;;) {
-		ret = vfio_type1v3_copy_run(container, iova, data, count, write,
-					    &copied);
-		if (ret || copied == count)
+		count = rw->count;
+		ret = vfio_type1v3_copy_run(container, rw, &user, &missing);
+		if (!rw->count || (ret && ret != -EAGAIN))
 			return ret;
-		iova += copied;
-		data += copied;
-		count -= copied;
-		cond_resched();
+		if (rw->count < count)
+			retries = VFIO_TYPE1V3_FAULT_RETRIES;
+		if (!ret) {
+			cond_resched();
+			continue;
+		}
+		if (!retries--)
+			return -EFAULT;
+
+		mutex_unlock(&container->lock);
+		ret = vfio_type1v3_fault_in(user, missing, rw->write);
+		mutex_lock(&container->lock);
+		ret = ret ?: vfio_type1v3_still_owner(container, mm);
+		if (ret)
+			return ret;
 	}
 }
 
@@ -3780,7 +3912,7 @@ static noinline int vfio_type1v3_use_mm(struct mm_struct *mm)
 	if (!mmget_not_zero(mm))
 		return -EPERM;
 	if (current->mm) {
-		mmput(mm);
+		mmput_async(mm);
 		return -EFAULT;
 	}
 	kthread_use_mm(mm);
@@ -3796,11 +3928,16 @@ static noinline void vfio_type1v3_unuse_mm(struct mm_struct *mm)
 static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 			       size_t count, bool write)
 {
+	struct vfio_type1v3_rw rw = {
+		.iova = iova,
+		.data = data,
+		.count = count,
+		.write = write,
+	};
 	struct vfio_type1v3 *container;
+	struct mm_struct *mm = NULL;
 	unsigned long npages;
-	struct mm_struct *mm;
 	dma_addr_t last;
-	bool foreign;
 	int ret;
 
 	if (!count)
@@ -3812,23 +3949,23 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 	if (!container)
 		return -EINVAL;
 
-	mutex_lock(&container->lock);
+	if (mutex_lock_killable(&container->lock))
+		return -EINTR;
 	ret = -EBUSY;
 	if (WARN_ONCE(container->vaddr_invalid,
 		      "vfio_dma_rw() during a live update\n"))
 		goto out_unlock;
 	ret = -EINVAL;
-	mm = container->owner.mm;
-	if (!mm)
+	if (!container->owner.mm)
 		goto out_unlock;
 
-	foreign = mm != current->mm;
-	ret = foreign ? vfio_type1v3_use_mm(mm) : 0;
-	if (ret)
-		goto out_unlock;
-	ret = vfio_type1v3_copy(container, iova, data, count, write);
-	if (foreign)
-		vfio_type1v3_unuse_mm(mm);
+	if (container->owner.mm != current->mm) {
+		ret = vfio_type1v3_use_mm(container->owner.mm);
+		if (ret)
+			goto out_unlock;
+		mm = container->owner.mm;
+	}
+	ret = vfio_type1v3_copy(container, &rw);
 
 out_unlock:
 	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
@@ -3836,6 +3973,9 @@ out_unlock:
 	if (ret)
 		trace_type1v3_error(container->id, "dma_rw", ret);
 	mutex_unlock(&container->lock);
+	/* It may be the last user of it: not with the mutex. */
+	if (mm)
+		vfio_type1v3_unuse_mm(mm);
 	return ret;
 }
 
@@ -3890,7 +4030,7 @@ static int vfio_type1v3_stat_show(struct seq_file *m, void *unused)
 	struct vfio_dma_domain *domain;
 	unsigned int i;
 
-	/* It is held while emulated devices wait for user memory. */
+	/* It is held while user space provides memory for a dirty bitmap. */
 	if (mutex_lock_interruptible(&container->lock))
 		return -ERESTARTSYS;
 
@@ -4071,7 +4211,9 @@ static int vfio_type1v3_attach_group(void *iommu_data,
 	if (!container)
 		return -EINVAL;
 
-	mutex_lock(&container->lock);
+	ret = -EINTR;
+	if (mutex_lock_killable(&container->lock))
+		goto out_put;
 	/* It could need the user memory that is gone for the moment. */
 	if (container->vaddr_invalid)
 		ret = -EBUSY;
@@ -4086,6 +4228,7 @@ static int vfio_type1v3_attach_group(void *iommu_data,
 	if (ret)
 		trace_type1v3_error(container->id, "attach_group", ret);
 	mutex_unlock(&container->lock);
+out_put:
 	vfio_type1v3_put(container);
 	return ret;
 }

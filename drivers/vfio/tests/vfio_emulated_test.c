@@ -19,6 +19,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "vfio_emulated_test.h"
@@ -46,12 +47,16 @@ struct vfio_emulated_test_page {
  *	calls ->dma_unmap() with locks held that those calls take
  * @pages: IOVA page to struct vfio_emulated_test_page
  * @state: what the ioctl STATE reads and writes
+ * @work: does @background
+ * @background: what is done without anybody waiting for it
  */
 struct vfio_emulated_test {
 	struct vfio_device vdev;
 	struct mutex lock;	/* the members below */
 	struct xarray pages;
 	struct vfio_emulated_test_state state;
+	struct work_struct work;
+	struct vfio_emulated_test_background background;
 };
 
 /**
@@ -257,6 +262,48 @@ static int vfio_emulated_test_dma_rw(struct vfio_emulated_test *test,
 	return work.ret;
 }
 
+static void vfio_emulated_test_background(struct work_struct *work)
+{
+	struct vfio_emulated_test *test =
+		container_of(work, struct vfio_emulated_test, work);
+	const struct vfio_emulated_test_pin pin = {
+		.iova = test->background.iova,
+		.npages = test->background.npages,
+		.prot = IOMMU_READ | IOMMU_WRITE,
+	};
+	int ret;
+	u64 data;
+
+	if (test->background.cmd == VFIO_EMULATED_TEST_PIN)
+		ret = vfio_emulated_test_pin(test, &pin);
+	else
+		ret = vfio_dma_rw(&test->vdev, pin.iova, &data, sizeof(data),
+				  false);
+
+	mutex_lock(&test->lock);
+	test->state.result = ret;
+	mutex_unlock(&test->lock);
+}
+
+static long vfio_emulated_test_begin(struct vfio_emulated_test *test,
+				     void __user *arg)
+{
+	struct vfio_emulated_test_background background;
+	long ret = -EBUSY;
+
+	if (copy_from_user(&background, arg, sizeof(background)))
+		return -EFAULT;
+	mutex_lock(&test->lock);
+	if (test->state.result != -EINPROGRESS) {
+		test->background = background;
+		test->state.result = -EINPROGRESS;
+		queue_work(system_long_wq, &test->work);
+		ret = 0;
+	}
+	mutex_unlock(&test->lock);
+	return ret;
+}
+
 static int vfio_emulated_test_access(struct vfio_emulated_test *test,
 				     const struct vfio_emulated_test_rw *rw,
 				     void *data)
@@ -426,6 +473,8 @@ static long vfio_emulated_test_ioctl(struct vfio_device *vdev,
 		return vfio_emulated_test_state(test, user);
 	case VFIO_EMULATED_TEST_TIME:
 		return vfio_emulated_test_time(vdev, user);
+	case VFIO_EMULATED_TEST_BACKGROUND:
+		return vfio_emulated_test_begin(test, user);
 	default:
 		return -ENOTTY;
 	}
@@ -445,6 +494,7 @@ static void vfio_emulated_test_close(struct vfio_device *vdev)
 	struct vfio_emulated_test *test =
 		container_of(vdev, struct vfio_emulated_test, vdev);
 
+	flush_work(&test->work);
 	vfio_emulated_test_release(test, 0, ULONG_MAX);
 }
 
@@ -455,6 +505,7 @@ static int vfio_emulated_test_init_dev(struct vfio_device *vdev)
 
 	mutex_init(&test->lock);
 	xa_init(&test->pages);
+	INIT_WORK(&test->work, vfio_emulated_test_background);
 	return 0;
 }
 

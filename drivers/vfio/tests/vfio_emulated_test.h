@@ -72,6 +72,7 @@ struct vfio_emulated_test_rw {
  * @iova: out: range of the last one
  * @size: out: its size in bytes
  * @pinned: out: pins now held, a page pinned twice counting as two
+ * @result: out: what the last BACKGROUND returned, -EINPROGRESS until it has
  */
 struct vfio_emulated_test_state {
 	__u32 ignore;
@@ -82,6 +83,7 @@ struct vfio_emulated_test_state {
 	__u64 iova;
 	__u64 size;
 	__u64 pinned;
+	__s64 result;
 };
 
 #define VFIO_EMULATED_TEST_STATE	_IO(VFIO_TYPE, VFIO_BASE + 104)
@@ -113,5 +115,23 @@ struct vfio_emulated_test_time {
 };
 
 #define VFIO_EMULATED_TEST_TIME		_IO(VFIO_TYPE, VFIO_BASE + 105)
+
+/**
+ * struct vfio_emulated_test_background - argument of BACKGROUND
+ * @iova: IOVA
+ * @npages: pages
+ * @cmd: VFIO_EMULATED_TEST_PIN, to pin them for reading and writing, or _RW, to
+ *	read the first of them
+ *
+ * Has a kernel thread do it that nobody can kill, and does not wait for it; but
+ * closing the device does.  There is one at a time: -EBUSY.
+ */
+struct vfio_emulated_test_background {
+	__u64 iova;
+	__u32 npages;
+	__u32 cmd;
+};
+
+#define VFIO_EMULATED_TEST_BACKGROUND	_IO(VFIO_TYPE, VFIO_BASE + 106)
 
 #endif

@@ -78,8 +78,8 @@
  * -ECANCELED if it was not tried or was taken back.  An unmap's size becomes the
  * bytes unmapped.
  * Errors of the call itself, which leave the entries alone: EINVAL (argsz, flags,
- * reserved field, number of entries), EFAULT, ENOMEM.  EFAULT when the results
- * cannot be written comes after the fact.
+ * reserved field, number of entries), EFAULT, ENOMEM, EINTR.  EFAULT when the
+ * results cannot be written comes after the fact.
  */
 #define VFIO_IOMMU_TYPE1V3_BATCH	_IO(VFIO_TYPE, VFIO_BASE + 50)
 

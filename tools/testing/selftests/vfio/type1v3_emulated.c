@@ -161,6 +161,26 @@ int emulated_access(int fd, __u64 iova, void *data, size_t size, __u32 flags)
 }
 
 /**
+ * emulated_background() - Have a kernel thread call VFIO, and do not wait for it
+ * @fd: device
+ * @cmd: VFIO_EMULATED_TEST_PIN or VFIO_EMULATED_TEST_RW
+ * @iova: IOVA
+ * @npages: pages
+ *
+ * emulated_state() has the result.
+ */
+int emulated_background(int fd, __u32 cmd, __u64 iova, __u32 npages)
+{
+	struct vfio_emulated_test_background background = {
+		.iova = iova,
+		.npages = npages,
+		.cmd = cmd,
+	};
+
+	return ioctl(fd, VFIO_EMULATED_TEST_BACKGROUND, &background) ? -errno : 0;
+}
+
+/**
  * emulated_set() - Choose what a device does when it is told of an unmap
  * @fd: device
  * @ignore: so many notifications it does nothing about, or IGNORE_ALL

@@ -28,6 +28,7 @@ int emulated_pin(int fd, __u64 iova, __u32 npages, __u32 prot, __u64 *pfns);
 int emulated_unpin(int fd, __u64 iova, __u32 npages);
 int emulated_rw(int fd, __u64 iova, void *data, size_t size, __u32 flags);
 int emulated_access(int fd, __u64 iova, void *data, size_t size, __u32 flags);
+int emulated_background(int fd, __u32 cmd, __u64 iova, __u32 npages);
 int emulated_set(int fd, __u32 ignore, __u32 delay_ms);
 struct vfio_emulated_test_state emulated_state(int fd);
 

@@ -1142,4 +1142,244 @@ TEST_F(stubborn, driver_keeps_pins)
 	EXPECT_EQ(pinned + 1, pinned_pages());
 }
 
+/*
+ * A driver's kernel thread that reaches for memory which user space withholds.
+ * Nobody can kill it; it must not have others wait for it with whom it has nothing
+ * to do. In type1v2 they all do, so there is nothing to compare with.
+ */
+#define HELD_PAGES	4U	/* withheld but the first */
+#define HELD		IOVA(1000)
+
+struct withheld {
+	struct container c;
+	struct mem mem;
+	__u8 *va;
+	int dev, uffd;
+};
+
+static int withheld_open(struct withheld *w)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int ret, fd;
+
+	w->dev = emulated_open(&w->c, VFIO_TYPE1v3_IOMMU, 0);
+	if (w->dev < 0)
+		return w->dev;
+	ret = mem_alloc(&w->mem, MEM_4K, NPAGES * PAGE);
+	if (ret)
+		return ret;
+	w->va = mmap(NULL, HELD_PAGES * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (w->va == MAP_FAILED)
+		return -errno;
+	*w->va = 1;
+	/*
+	 * A process that ends closes its last file descriptor first. A device
+	 * waits for its driver's thread: so the memory must have come by then.
+	 */
+	fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	w->uffd = fcntl(fd, F_DUPFD_CLOEXEC, 512);
+	close(fd);
+	reg.range.start = (uintptr_t)w->va;
+	reg.range.len = HELD_PAGES * PAGE;
+	if (ioctl(w->uffd, UFFDIO_API, &api) || ioctl(w->uffd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	return dma_map(&w->c, HELD, w->va, HELD_PAGES * PAGE, RW);
+}
+
+/* Returns when the kernel's thread waits. */
+static int withheld_begin(struct withheld *w, __u32 cmd)
+{
+	__u64 iova = cmd == VFIO_EMULATED_TEST_PIN ? HELD : HELD + PAGE;
+	int ret = emulated_background(w->dev, cmd, iova, 2);
+	struct uffd_msg msg;
+
+	if (ret)
+		return ret;
+	if (read(w->uffd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.event != UFFD_EVENT_PAGEFAULT ||
+	    (msg.arg.pagefault.address & ~(PAGE - 1)) != (uintptr_t)w->va + PAGE)
+		return -EPROTO;
+	return 0;
+}
+
+/* Lets the memory come. Returns what the driver's call did. */
+static __s64 withheld_end(struct withheld *w)
+{
+	struct uffdio_zeropage zero = {
+		.range.start = (uintptr_t)w->va + PAGE,
+		.range.len = (HELD_PAGES - 1) * PAGE,
+	};
+	__s64 result;
+
+	if (ioctl(w->uffd, UFFDIO_ZEROPAGE, &zero))
+		return -EIO;
+	while ((result = emulated_state(w->dev).result) == -EINPROGRESS)
+		usleep(1000);
+	return result;
+}
+
+FIXTURE(withheld) {
+	struct withheld w;
+	long locked, pinned;
+};
+
+FIXTURE_VARIANT(withheld) { __u32 cmd; };
+
+FIXTURE_VARIANT_ADD(withheld, pin) { .cmd = VFIO_EMULATED_TEST_PIN };
+FIXTURE_VARIANT_ADD(withheld, rw) { .cmd = VFIO_EMULATED_TEST_RW };
+
+FIXTURE_SETUP(withheld)
+{
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+	ASSERT_EQ(0, withheld_open(&self->w));
+	ASSERT_EQ(0, withheld_begin(&self->w, variant->cmd));
+}
+
+FIXTURE_TEARDOWN(withheld)
+{
+	struct withheld *w = &self->w;
+
+	if (w->dev >= 0)
+		close(w->dev);
+	container_close(&w->c);
+	munmap(w->va, HELD_PAGES * PAGE);
+	close(w->uffd);
+	mem_free(&w->mem);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+TEST_F(withheld, comes)
+{
+	bool pin = variant->cmd == VFIO_EMULATED_TEST_PIN;
+
+	/* not half of it */
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+	EXPECT_EQ(pin ? 2 : 0, withheld_end(&self->w));
+	EXPECT_EQ(pin ? 2 : 0, emulated_state(self->w.dev).pinned);
+	EXPECT_EQ(pin ? 2 : 0, locked_pages() - self->locked);
+	EXPECT_EQ(pin ? 2 : 0, pinned_pages() - self->pinned);
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(&self->w.c));
+}
+
+/* All goes on, and what is waited for can be unmapped: then it is not there. */
+TEST_F(withheld, others)
+{
+	struct container *c = &self->w.c;
+	struct container_info info;
+	__u64 bits;
+	int dev;
+
+	EXPECT_EQ(0, dirty_tracking(c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
+	EXPECT_EQ(0, dma_map(c, IOVA(0), self->w.mem.va, NPAGES * PAGE, RW));
+	EXPECT_EQ(0, container_info(c, &info));
+	ASSERT_EQ(0, emulated_attach(c, 1));
+	dev = container_device(c, emulated_name(1));
+	ASSERT_LE(0, dev);
+	EXPECT_EQ(1, emulated_pin(dev, IOVA(0), 1, PIN_RW, NULL));
+	EXPECT_EQ(1, emulated_pin(dev, HELD, 1, PIN_RW, NULL));
+	EXPECT_EQ(0, dirty_bitmap(c, HELD, HELD_PAGES * PAGE, PAGE, &bits, 8));
+	EXPECT_EQ(1, bits);
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap(c, HELD, HELD_PAGES * PAGE));
+	close(dev);
+	EXPECT_EQ(0, container_detach(c, emulated_name(1)));
+	EXPECT_EQ(-EINVAL, withheld_end(&self->w));
+	EXPECT_EQ(0, emulated_state(self->w.dev).pinned);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+/* The same IOVA, but other memory: it is that which counts. */
+TEST_F(withheld, mapped_anew)
+{
+	bool pin = variant->cmd == VFIO_EMULATED_TEST_PIN;
+
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap(&self->w.c, HELD, HELD_PAGES * PAGE));
+	pattern_fill(self->w.mem.va, self->w.mem.size, 1);
+	EXPECT_EQ(0, dma_map(&self->w.c, HELD, self->w.mem.va, 2 * PAGE, RW));
+	EXPECT_EQ(pin ? 2 : 0, withheld_end(&self->w));
+	if (pin)
+		EXPECT_EQ(word_of(self->w.mem.va + PAGE),
+			  peek(self->w.dev, HELD + PAGE));
+}
+
+static void *withheld_map(void *arg)
+{
+	struct withheld *w = arg;
+
+	for (;;) {
+		dma_map(&w->c, IOVA(0), w->mem.va, NPAGES * PAGE, RW);
+		dma_unmap(&w->c, IOVA(0), NPAGES * PAGE);
+	}
+	return NULL;
+}
+
+static void *withheld_dirty(void *arg)
+{
+	struct withheld *w = arg;
+	__u64 bits;
+
+	for (;;) {
+		dirty_tracking(&w->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
+		dirty_bitmap(&w->c, IOVA(0), PAGE, PAGE, &bits, 8);
+		dirty_tracking(&w->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+	}
+	return NULL;
+}
+
+/* Unmaps what is being waited for, and maps it again */
+static void *withheld_unmap(void *arg)
+{
+	struct withheld *w = arg;
+
+	for (;;) {
+		dma_unmap(&w->c, HELD, HELD_PAGES * PAGE);
+		dma_map(&w->c, HELD, w->va, HELD_PAGES * PAGE, RW);
+	}
+	return NULL;
+}
+
+/* A process that withholds its own memory can be killed all the same. */
+TEST_F(withheld, killed)
+{
+	void *(*run[])(void *arg) = { withheld_map, withheld_dirty, withheld_unmap };
+	struct withheld w;
+	pthread_t thread;
+	int fd[2], status;
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, pipe2(fd, O_CLOEXEC));
+	/* The device and its group can be open but once. */
+	EXPECT_LE(0, withheld_end(&self->w));
+	close(self->w.dev);
+	self->w.dev = -1;
+	container_close(&self->w.c);
+	EXPECT_EQ(self->pinned, pinned_pages());
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		status = withheld_open(&w) ?: withheld_begin(&w, variant->cmd);
+		for (int i = 0; i < 3 && !status; i++)
+			status = pthread_create(&thread, NULL, run[i], &w);
+		if (status || write(fd[1], "", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(fd[1]);
+	EXPECT_EQ(1, read(fd[0], &c, 1));
+	/* long enough for each of them to be somewhere in a call */
+	usleep(100000);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_EQ(self->pinned, pinned_pages());
+	close(fd[0]);
+}
+
 TEST_HARNESS_MAIN

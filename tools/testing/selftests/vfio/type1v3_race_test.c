@@ -164,7 +164,7 @@ static void *race_pin(void *arg)
 	while (!stopped(r) && r->dev >= 0) {
 		__u64 iova = IOVA(rnd(t, WINDOW)) + rnd(t, 64) * 8;
 
-		switch (rnd(t, 5)) {
+		switch (rnd(t, 6)) {
 		case 0:
 			check(r, "pin", emulated_pin(r->dev, iova, 1 + rnd(t, 8),
 						     PIN_READ, NULL),
@@ -177,12 +177,19 @@ static void *race_pin(void *arg)
 			break;
 		case 3:
 			/*
-			 * Not where memory is slow: a kernel thread that waits for
-			 * it cannot be killed, and this process would not end.
+			 * Not where memory is slow: this waits for the kernel thread,
+			 * which nobody can kill, and this process would not end.
 			 */
 			check(r, "rw of a kernel thread",
 			      emulated_rw(r->dev, PRIVATE + rnd(t, 64) * 8, data, 64,
 					  RW_KTHREAD | rnd(t, 2) * RW_WRITE), 0);
+			break;
+		case 4:
+			check(r, "in the background",
+			      emulated_background(r->dev, rnd(t, 2) ?
+						  VFIO_EMULATED_TEST_PIN :
+						  VFIO_EMULATED_TEST_RW,
+						  iova, 1 + rnd(t, 8)), ERR(EBUSY));
 			break;
 		case 2:
 			check(r, "access", emulated_access(r->dev, iova, data, 64, 0),
@@ -391,6 +398,7 @@ static int race_open(struct race *r)
 	if (r->uffd < 0 || ioctl(r->uffd, UFFDIO_API, &api))
 		return -errno;
 	reg.range.start = (uintptr_t)r->slow;
+	/* it is younger than the device, which waits for its driver's threads */
 	reg.range.len = SLOW * PAGE;
 	if (ioctl(r->uffd, UFFDIO_REGISTER, &reg))
 		return -errno;
