@@ -169,7 +169,7 @@ struct vfio_type1v3_count {
 
 /**
  * struct vfio_type1v3 - a container
- * @lock: protects everything but @devices_lock and what follows @released
+ * @lock: protects everything but @devices_lock and what follows @counts
  * @store: what is mapped
  * @space: the IOMMU domains
  * @owner: whose memory is mapped; set while @store is not empty or @pinning
@@ -185,7 +185,6 @@ struct vfio_type1v3_count {
  * @pins: what emulated devices have pinned, VFIO_TYPE1V3_PIN_*
  * @vaddr_invalid: pages whose user memory is gone until it is updated
  * @dirty_tracking: VFIO_IOMMU_DIRTY_PAGES_FLAG_START was last
- * @released: VFIO has let go of the container
  * @counts: what has been done
  * @debugfs: directory of its files
  * @hash: in vfio_type1v3_containers
@@ -211,7 +210,6 @@ struct vfio_type1v3 {
 	struct vfio_xa_dma pins;
 	unsigned long vaddr_invalid;
 	bool dirty_tracking;
-	bool released;
 	struct vfio_type1v3_count counts[VFIO_TYPE1V3_NR_OPS];
 	struct dentry *debugfs;
 	struct hlist_node hash;
@@ -290,6 +288,13 @@ static void vfio_type1v3_put(struct vfio_type1v3 *container)
 static bool vfio_type1v3_has_domain(const struct vfio_type1v3 *container)
 {
 	return !list_empty(&container->space.domains);
+}
+
+/* The last one takes the right to have anything mapped with it. */
+static bool vfio_type1v3_has_group(const struct vfio_type1v3 *container)
+{
+	return vfio_type1v3_has_domain(container) ||
+	       !list_empty(&container->emulated);
 }
 
 static unsigned long vfio_type1v3_pgsize(const struct vfio_type1v3 *container)
@@ -1521,7 +1526,7 @@ again:
 			mutex_unlock(&container->lock);
 			goto again;
 		}
-		if (container->released || list_empty(&container->emulated))
+		if (!vfio_type1v3_has_group(container))
 			ret = -ENODEV;
 	}
 	return ret;
@@ -1653,7 +1658,7 @@ static int vfio_type1v3_make_request(struct vfio_type1v3 *container, u32 flags,
 /* Only the owner may map.  vfio_type1v3_put_owner() must follow. */
 static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 {
-	if (container->released)
+	if (!vfio_type1v3_has_group(container))
 		return -ENODEV;
 	if (!container->owner.mm) {
 		vfio_dma_owner_set(&container->owner);
@@ -2964,7 +2969,10 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 	int ret;
 
 	for (i = unit->entry; i < end; i++) {
-		ret = vfio_type1v3_entry_request(batch, i, &request);
+		/* The mutex was dropped. */
+		ret = vfio_type1v3_become_owner(batch->container);
+		if (!ret)
+			ret = vfio_type1v3_entry_request(batch, i, &request);
 		if (!ret)
 			ret = vfio_type1v3_map_one(batch->container, &request);
 		if (vfio_type1v3_set_result(batch, i, 1, ret))
@@ -3070,7 +3078,7 @@ static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
 	has_domain = vfio_type1v3_has_domain(container);
 	for (k = 0; k < n && !ret; k++) {
 		if (has_domain ? maps[k].lost :
-		    container->released || list_empty(&container->emulated)) {
+		    !vfio_type1v3_has_group(container)) {
 			ret = -ENODEV;
 			entry = unit[k].entry;
 		}
@@ -4191,8 +4199,7 @@ static void vfio_type1v3_release(void *iommu_data)
 	debugfs_remove(container->debugfs);
 
 	mutex_lock(&container->lock);
-	container->released = true;
-	WARN_ON_ONCE(vfio_type1v3_has_domain(container));
+	WARN_ON_ONCE(vfio_type1v3_has_group(container));
 	mutex_unlock(&container->lock);
 
 	vfio_type1v3_put(container);

@@ -961,20 +961,21 @@ TEST_F(progress, attach_again)
 }
 
 /* A batch that has mapped its first entry and waits for memory of the second */
-struct atomic_call {
+struct batch_call {
 	struct container *c;
 	pthread_t thread;
 	struct vfio_iommu_type1v3_batch_entry e[3];
 	unsigned int nr;
+	__u32 flags;
 	int ret;
 };
 
-static void *atomic_thread(void *arg)
+static void *batch_thread(void *arg)
 {
-	struct atomic_call *call = arg;
+	struct batch_call *call = arg;
 	struct vfio_iommu_type1v3_batch batch = {
 		.argsz = sizeof(batch),
-		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
+		.flags = call->flags,
 		.nr_entries = call->nr,
 		.entries = (uintptr_t)call->e,
 	};
@@ -984,7 +985,7 @@ static void *atomic_thread(void *arg)
 }
 
 /* There is no memory for the third entry. */
-static int atomic_start(struct _test_data_progress *self, struct atomic_call *call,
+static int atomic_start(struct _test_data_progress *self, struct batch_call *call,
 			unsigned int nr)
 {
 	const struct vfio_iommu_type1v3_batch_entry e[] = {
@@ -997,7 +998,8 @@ static int atomic_start(struct _test_data_progress *self, struct atomic_call *ca
 	memcpy(call->e, e, sizeof(e));
 	call->c = &self->c;
 	call->nr = nr;
-	if (pthread_create(&call->thread, NULL, atomic_thread, call) ||
+	call->flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
+	if (pthread_create(&call->thread, NULL, batch_thread, call) ||
 	    read(self->uffd, &msg, sizeof(msg)) != sizeof(msg))
 		return -EIO;
 	return 0;
@@ -1006,7 +1008,7 @@ static int atomic_start(struct _test_data_progress *self, struct atomic_call *ca
 /* No part of it is there for others to unmap before all of it is. */
 TEST_F(progress, atomic)
 {
-	struct atomic_call call;
+	struct batch_call call;
 
 	ASSERT_EQ(0, atomic_start(self, &call, 2));
 	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(50), SLOW_PAGES * PAGE));
@@ -1022,7 +1024,7 @@ TEST_F(progress, atomic)
 /* If it fails it takes back its own, and not what others map in its place. */
 TEST_F(progress, atomic_fails)
 {
-	struct atomic_call call;
+	struct batch_call call;
 
 	ASSERT_EQ(0, atomic_start(self, &call, 3));
 	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(50), SLOW_PAGES * PAGE));
@@ -1040,7 +1042,7 @@ TEST_F(progress, atomic_fails)
 
 TEST_F(progress, atomic_detach)
 {
-	struct atomic_call call;
+	struct batch_call call;
 
 	ASSERT_EQ(0, atomic_start(self, &call, 2));
 	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
@@ -1053,7 +1055,7 @@ TEST_F(progress, atomic_detach)
 
 TEST_F(progress, atomic_detach_emulated)
 {
-	struct atomic_call call;
+	struct batch_call call;
 	__u64 word = 0;
 	int dev;
 
@@ -1076,7 +1078,7 @@ TEST_F(progress, atomic_detach_emulated)
 /* The first entry went with the domain. */
 TEST_F(progress, atomic_attach_again)
 {
-	struct atomic_call call;
+	struct batch_call call;
 
 	ASSERT_EQ(0, emulated_attach(&self->c, 0));
 	ASSERT_EQ(0, atomic_start(self, &call, 2));
@@ -1090,6 +1092,32 @@ TEST_F(progress, atomic_attach_again)
 	EXPECT_EQ(SLOW_PAGES, locked_pages() - self->locked);
 	EXPECT_EQ(SLOW_PAGES, pinned_pages() - self->pinned);
 	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
+}
+
+/* Entries that were to be mapped as one are not mapped one by one for nobody. */
+TEST_F(progress, batch_detach)
+{
+	__u64 half = SLOW_PAGES * PAGE / 2;
+	struct batch_call call = {
+		.c = &self->c,
+		.nr = 2,
+		.e = {
+			{ IOVA(100), half, (uintptr_t)self->va, RW },
+			{ IOVA(100) + half, half, (uintptr_t)self->va + half, RW },
+		},
+	};
+	struct uffd_msg msg;
+
+	ASSERT_EQ(0, pthread_create(&call.thread, NULL, batch_thread, &call));
+	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_EQ(-ENODEV, finish_map(self));
+	ASSERT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(-ENODEV, call.ret);
+	EXPECT_EQ(-ENODEV, call.e[0].result);
+	EXPECT_EQ(-ECANCELED, call.e[1].result);
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
 }
 
 FIXTURE(stubborn) {
