@@ -265,7 +265,7 @@ FIXTURE_SETUP(failnth)
 	/* whatever the first one ever leaves behind in caches */
 	ASSERT_TRUE(open_all(_metadata, self, variant->nvme, variant->emulated));
 	close_all(self);
-	slab_drain();
+	slab_drain(false);
 	self->objects = slab_objects();
 	ASSERT_TRUE(open_all(_metadata, self, variant->nvme, variant->emulated));
 }
@@ -281,7 +281,7 @@ FIXTURE_TEARDOWN(failnth)
 	close(self->nth_fd);
 	/* some are freed by a timer of several seconds */
 	for (int i = 0; i < 30; i++) {
-		slab_drain();
+		slab_drain(false);
 		objects = slab_objects();
 		if (objects <= self->objects)
 			break;

@@ -464,7 +464,14 @@ __u64 prng(__u64 *state)
 	return x ^ (x >> 31);
 }
 
-static long scan_file(const char *path, const char *key)
+/**
+ * scan_file() - Read a number of a file
+ * @path: file
+ * @key: what is in front of the number, from the beginning of the line
+ *
+ * Return: the number, or -1.
+ */
+long scan_file(const char *path, const char *key)
 {
 	size_t len = strlen(key);
 	char line[256];
@@ -630,12 +637,13 @@ unsigned long slab_objects(void)
 }
 
 /**
- * slab_drain() - Let objects of those caches go that have been freed
+ * slab_drain() - Let objects go that have been freed
+ * @all: of all caches, not only of those
  *
  * They may wait for RCU, or be held back to catch who still uses them. Some are
  * freed by a timer, seconds later.
  */
-void slab_drain(void)
+void slab_drain(bool all)
 {
 	static const char dir[] = "/sys/kernel/slab";
 	struct dirent *entry;
@@ -647,7 +655,7 @@ void slab_drain(void)
 	if (!d)
 		return;
 	while ((entry = readdir(d))) {
-		if (!is_our_slab(entry->d_name))
+		if (!all && !is_our_slab(entry->d_name))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s/shrink", dir,
 			 entry->d_name);

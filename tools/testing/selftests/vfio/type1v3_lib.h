@@ -100,11 +100,12 @@ void pattern_fill(void *va, size_t size, __u64 seed);
 long pattern_check(const void *va, size_t size, __u64 seed);
 __u64 prng(__u64 *state);
 
+long scan_file(const char *path, const char *key);
 long locked_pages(void);
 long pinned_pages(void);
 int drop_ipc_lock(void);
 unsigned long slab_objects(void);
-void slab_drain(void);
+void slab_drain(bool all);
 int file_write(const char *path, const char *value);
 int pci_write(const char *bdf, const char *attr, const char *value);
 int pci_rescan_bind(const char *bdf);

@@ -524,7 +524,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 	EXPECT_EQ(self->shared->mapped * (__s64)PAGE, dma_unmap_all(c));
 	ASSERT_EQ(0, container_info(c, &info));
 	EXPECT_EQ(0, info.own.store_bytes);
-	slab_drain();
+	slab_drain(false);
 	__atomic_store_n(&self->shared->go, true, __ATOMIC_RELEASE);
 	ASSERT_EQ(self->pid, waitpid(self->pid, &status, 0));
 	EXPECT_EQ(0, status);
@@ -532,7 +532,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 
 	container_close(c);
 	for (int i = 0; i < 30; i++) {
-		slab_drain();
+		slab_drain(false);
 		bytes = memcg_read(self, "memory.current", "");
 		if (bytes < (long)MIB / 2)
 			break;
