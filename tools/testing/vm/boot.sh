@@ -8,7 +8,7 @@
 # shows its output, and exits with its status. The project's modules are in the
 # guest's /lib/modules: modprobe finds them.
 #
-#   -k KERNEL    stock (the distribution's 6.12), lean or debug (the newest 7.x)
+#   -k KERNEL    stock (the distribution's 6.12), lean, debug or kcsan (the newest 7.x)
 #   -i IOMMU     vtd (default), virtio, amd, none
 #   -m MIB       memory, default 2048
 #   -c CPUS      default 1
@@ -91,10 +91,10 @@ fi
 # because nobody knows what else this machine is doing; ours is outside.
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
 boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
-if [ "$kernel" = debug ]; then
-	boot_params+=" iommu.debug_pagealloc=1 page_owner=on page_poison=1 kmemleak=on"
-	boot_params+=" sysctl.kernel.hung_task_timeout_secs=600"
-fi
+case $kernel in
+debug) boot_params+=" iommu.debug_pagealloc=1 page_owner=on page_poison=1 kmemleak=on" ;;&
+debug | kcsan) boot_params+=" sysctl.kernel.hung_task_timeout_secs=600" ;;
+esac
 qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
 	-machine q35 -accel "tcg,thread=single" -cpu "max,la57=off" -smp "$cpus" -m "$mib"
 	"${iommu_args[@]}"

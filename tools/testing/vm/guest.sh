@@ -30,9 +30,11 @@ port() { # NAME: the device of that virtio-serial port
 	done
 }
 
-# it looks when told to: at the end
+# they look when told to: the one at the end, the other from now on
 kmemleak=/sys/kernel/debug/kmemleak
 [ ! -w $kmemleak ] || echo scan=off >$kmemleak
+kcsan=/sys/kernel/debug/kcsan
+[ ! -w $kcsan ] || echo on >$kcsan
 
 output=$(port output)
 verdict=$(port verdict)
@@ -55,6 +57,12 @@ if [ -w $kmemleak ]; then
 	while read -r line; do
 		echo "kmemleak: leak: $line" >/dev/kmsg
 	done <$kmemleak
+fi
+
+if [ -w $kcsan ]; then
+	while read -r line; do
+		echo "kcsan: $line" >/dev/kmsg
+	done <$kcsan
 fi
 
 exec {out}>&-

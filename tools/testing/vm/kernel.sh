@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# kernel.sh stock|lean|debug
+# kernel.sh stock|lean|debug|kcsan
 #
 # Makes a kernel with the project's modules ready to boot, and prints the
 # directory that holds it: vmlinuz, initrd.gz, release, modules/ (what belongs
@@ -114,7 +114,7 @@ check_config() { # BUILD
 case ${1:-} in
 stock) with_lock vm-stock stock ;;
 lean) with_lock vm-lean from_source lean lean.config ;;
-debug) with_lock vm-debug from_source debug lean.config debug.config ;;
-*) die "usage: $0 stock|lean|debug" ;;
+debug | kcsan) with_lock "vm-$1" from_source "$1" lean.config "$1.config" ;;
+*) die "usage: $0 stock|lean|debug|kcsan" ;;
 esac
 echo "$CACHE/$1"

@@ -21,7 +21,7 @@ iommu=${2:?$usage}
 shift 2
 # who checks every access takes his time
 seconds=1500
-[ "$kernel" != debug ] || seconds=3000
+case $kernel in debug | kcsan) seconds=3000 ;; esac
 dir=$TOP/tools/testing/selftests/vfio
 bin=$CACHE/selftests
 
