@@ -20,7 +20,7 @@ stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build
 	check-ops docs selftests-stock-vtd selftests-stock-virtio tracers demo clients package kunit
 	selftests-lean-vtd selftests-lean-virtio fuzz bench build-debug selftests-debug-short"
 long_stages="patches-build clients-long clients-dpdk kunit-debug failnth selftests-debug-vtd
-	selftests-debug-virtio softlockup"
+	selftests-debug-virtio softlockup build-kcsan kcsan"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
@@ -39,6 +39,17 @@ build_stock() {
 build_lean() { "$VM/kernel.sh" lean; }
 
 build_debug() { "$VM/kernel.sh" debug; }
+
+# modules that are not instrumented have no data races
+build_kcsan() {
+	local module
+
+	"$VM/kernel.sh" kcsan
+	for module in vfio_dma vfio_iommu_type1v3 vfio_emulated_test; do
+		nm "$(modinfo -b "$CACHE/kcsan" -k "$(cat "$CACHE/kcsan/release")" -n "$module")" |
+			grep 'U __tsan_' || die "KCSAN does not see what $module does"
+	done
+}
 
 # the modules outside the tree, but against the newest kernel
 build_newest() {
@@ -189,6 +200,8 @@ lane_newest() {
 	stage failnth tap "$VM/selftests.sh" debug vtd type1v3_failnth_test
 	stage selftests-debug-short tap "$VM/selftests.sh" debug vtd type1v3_uapi_test \
 		type1v3_batch_test type1v3_emulated_test 'type1v3_failnth_test -v both'
+	stage build-kcsan check build_kcsan
+	stage kcsan tap "$VM/kcsan.sh"
 }
 
 lane_stock() {

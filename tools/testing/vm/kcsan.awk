@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Reads the kernel's log of a run under KCSAN, and prints as a test whether this
+# project has a part in any of the data races that were found:
+# - one side of the race is in its code, whatever the other is; or
+# - both sides are in functions that it has called: a lock was missing.
+# What the kernel does on its own, also on behalf of one of our calls, is counted.
+#   -v explained=FILE   lines of a regular expression for 'FUNCTION/FUNCTION' as in
+#                       a report's title, blank, why that is no fault
+
+BEGIN {
+	while (explained && (getline line < explained) > 0)
+		if (line !~ /^(#|$)/)
+			known[++nr_known] = "^(" substr(line, 1, match(line, /[ \t]/) - 1) ")$"
+}
+
+{ sub(/\r$/, "") }
+{ sub(/^(<[0-9]+>)?\[ *[0-9]+\.[0-9]+\](\[ *[TC][0-9]+\])? /, "") }
+
+/^kcsan: enabled: 1/ { enabled = 1 }
+/^kcsan: setup_watchpoints: / { watchpoints = $3 }
+
+/^BUG: KCSAN: / {
+	in_report = 1
+	report = $0
+	ours = sides = calls = frame = 0
+	title = $0
+	sub(/.* in /, "", title)
+	sub(/ \/ /, "/", title)
+	gsub(/\+0x[0-9a-f]+|\/0x[0-9a-f]+|\[[a-z0-9_]+\]| /, "", title)
+	next
+}
+!in_report { next }
+/^==========/ {
+	in_report = 0
+	total++
+	if (!ours && calls < 2)
+		next
+	for (i = 1; i <= nr_known; i++)
+		if (title ~ known[i])
+			break
+	if (i <= nr_known) {
+		nr_explained++
+		next
+	}
+	gsub(/\n/, "\n# ", report)
+	print "# " report
+	races++
+	next
+}
+{ report = report "\n" $0 }
+/ by (task [0-9]+|interrupt) on cpu / { frame = 1; called = 0; next }
+/^$/ { frame = 0 }
+# who was interrupted has no part in what the interrupt does
+frame && /^ *(asm_|sysvec_|common_interrupt)/ { frame = 0 }
+frame && /\[vfio_(dma|iommu_type1v3|emulated_test)\]/ {
+	if (frame == 1)
+		ours = 1
+	if (!called++)
+		calls++
+}
+frame { frame++ }
+
+END {
+	if (in_report)
+		print "# the last report has no end"
+	print "TAP version 13"
+	print "1..2"
+	print "# " watchpoints + 0 " watchpoints"
+	print (enabled && watchpoints ? "ok" : "not ok") " 1 kcsan.watches"
+	print "# " total + 0 " reports: " races + 0 " of this project, " \
+		nr_explained + 0 " of it and explained, the others are of the kernel alone"
+	print (races || in_report ? "not ok" : "ok") " 2 kcsan.no_data_race"
+	exit races || in_report || !enabled || !watchpoints
+}
