@@ -1701,45 +1701,81 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	return -EINVAL;
 }
 
-/* Enter what is pinned into the store and the IO page tables, or into neither. */
+/*
+ * Enter what is pinned into the store and the IO page tables, or into neither.
+ * @state: 0, or VFIO_XA_DMA_PENDING for what may yet be taken back.
+ */
 static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 			      const struct vfio_type1v3_request *request,
-			      struct page **pages)
+			      unsigned long state, struct page **pages)
 {
 	dma_addr_t iova = vfio_type1v3_iova(request->first);
-	int ret;
+	int ret, is_open;
 
 	if (!vfio_type1v3_iova_valid(container, iova,
 				     vfio_type1v3_iova(request->last) |
 				     ~PAGE_MASK))
 		return -EINVAL;
-	ret = vfio_xa_dma_insert(&container->store, request->first,
-				 request->last, request->word,
-				 VFIO_DMA_GFP);
-	if (ret)
-		return ret;
+	if (state)
+		is_open = vfio_xa_dma_insert(&container->store, request->first,
+					     request->last,
+					     request->word | state,
+					     VFIO_DMA_GFP);
+	else
+		is_open = vfio_xa_dma_insert_begin(&container->store,
+						   request->first,
+						   request->last,
+						   request->word, VFIO_DMA_GFP);
+	if (is_open < 0)
+		return is_open;
 
 	ret = vfio_dma_map_pages(&container->space, iova, pages,
 				 vfio_type1v3_request_pages(request),
 				 vfio_type1v3_prot(request->word),
 				 request->word & VFIO_XA_DMA_BIG);
-	if (ret) {
-		/* It has joined its neighbours, so this is as in an unmap. */
-		vfio_xa_dma_prepare(&container->store, request->first,
-				    request->last,
-				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	if (unlikely(ret))
+		vfio_xa_dma_erase(&container->store, request->first,
+				  request->last);
+	else if (unlikely(is_open))
+		vfio_xa_dma_insert_end(&container->store, request->first,
+				       request->last);
+	return ret;
+}
+
+/* Publish units that have been entered as PENDING, or take them back. */
+static void vfio_type1v3_publish(struct vfio_type1v3 *container,
+				 const struct vfio_type1v3_unit *units,
+				 unsigned int nr, bool undo)
+{
+	const struct vfio_type1v3_request *request;
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		request = &units[i].request;
+		if (!undo) {
+			vfio_xa_dma_change(&container->store, request->first,
+					   request->last, VFIO_XA_DMA_PENDING,
+					   0);
+			continue;
+		}
+		vfio_dma_unmap(&container->space,
+			       vfio_type1v3_iova(request->first),
+			       vfio_type1v3_request_pages(request),
+			       vfio_type1v3_unmap_flags(request->word));
 		vfio_xa_dma_erase(&container->store, request->first,
 				  request->last);
 	}
-	return ret;
+	if (undo)
+		vfio_dma_unmap_flush(&container->space);
 }
 
 /*
  * Map the units [0, @nr), of @npages pages together for which there is room in
- * @pages, in one go: there is no state between not mapped and mapped to be seen
- * or undone.  Ends at the first unit that cannot be mapped so, and returns how
- * many have been.  The others are as they were; why they cannot be mapped, if so
- * it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will find out.
+ * @pages, in one go: nobody sees a state between not mapped and mapped.  Ends at
+ * the first unit that cannot be mapped so, and returns how many have been, which
+ * are all or none if @atomic.  The others are as they were; why they cannot be
+ * mapped, if so it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will
+ * find out.
  *
  * Called with the mutex held and a domain, returns with it held; it is dropped
  * in between.
@@ -1747,8 +1783,9 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 					 const struct vfio_type1v3_unit *units,
 					 unsigned int nr, unsigned long npages,
-					 struct page **pages)
+					 struct page **pages, bool atomic)
 {
+	unsigned long state = atomic ? VFIO_XA_DMA_PENDING : 0;
 	const struct vfio_type1v3_request *request;
 	unsigned long epoch = container->epoch;
 	unsigned long pinned = 0, mapped = 0;
@@ -1776,13 +1813,19 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	i = 0;
 	if (likely(container->epoch == epoch)) {
 		while (mapped < pinned &&
-		       !vfio_type1v3_enter(container, &units[i].request,
+		       !vfio_type1v3_enter(container, &units[i].request, state,
 					   pages + mapped))
 			mapped += vfio_type1v3_request_pages(&units[i++].request);
 	}
+	if (unlikely(atomic))
+		vfio_type1v3_publish(container, units, i, i < nr);
 	if (unlikely(mapped < npages)) {
 		if (mapped < pinned)
 			unpin_user_pages(pages + mapped, pinned - mapped);
+		if (atomic) {
+			mapped = 0;
+			i = 0;
+		}
 		vfio_dma_uncharge(&container->owner, npages - mapped);
 	}
 	return i;
@@ -1833,7 +1876,8 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 		goto out_unlock;
 	npages = vfio_type1v3_request_pages(&unit.request);
 	if (npages <= VFIO_DMA_PIN_INLINE && vfio_type1v3_has_domain(container)) {
-		if (vfio_type1v3_map_now(container, &unit, 1, npages, pages))
+		if (vfio_type1v3_map_now(container, &unit, 1, npages, pages,
+					 false))
 			goto out_count;
 		/* The mutex was dropped. */
 		ret = vfio_type1v3_become_owner(container);
@@ -2982,29 +3026,6 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 }
 
 /*
- * Unmap @nr units of a batch that is to have no effect.  They have just been mapped:
- * nobody else has had the mutex since.
- */
-static void vfio_type1v3_batch_undo(struct vfio_type1v3_batch *batch,
-				    const struct vfio_type1v3_unit *unit,
-				    unsigned int nr)
-{
-	struct vfio_type1v3 *container = batch->container;
-	const struct vfio_type1v3_request *request;
-	unsigned long npages = 0, unpinned = 0;
-
-	for (; nr; nr--, unit++) {
-		request = &unit->request;
-		vfio_type1v3_unmap_range(container, request->first,
-					 request->last, false, &npages,
-					 &unpinned);
-		vfio_type1v3_set_result(batch, unit->entry, unit->nr_entries,
-					-ECANCELED);
-	}
-	vfio_type1v3_unmap_finish(container, unpinned);
-}
-
-/*
  * Map the first of the entries [@first, @end) in one go.  Returns where those
  * begin that are still to be mapped.
  */
@@ -3032,13 +3053,10 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 		return first;
 
 	done = nr ? vfio_type1v3_map_now(batch->container, batch->now, nr,
-					 npages, batch->pages) : 0;
-	if (atomic && done < nr) {
-		vfio_type1v3_batch_undo(batch, batch->now, done);
-		/* The other way will tell which entry fails. */
-		batch->failed = false;
+					 npages, batch->pages, atomic) : 0;
+	/* The other way will tell which entry fails. */
+	if (atomic && done < nr)
 		return first;
-	}
 	if (done < nr)
 		i = batch->now[done].entry;
 	vfio_type1v3_set_result(batch, first, i - first, 0);

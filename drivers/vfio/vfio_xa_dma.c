@@ -594,15 +594,30 @@ static noinline void __array_fold(struct slot *slot, unsigned long done)
 	node_fold(slot, done);
 }
 
-/* An array of one run, which covers all of the block, becomes a value. */
+/* Is an array one run, which covers all of the block? */
+static inline bool array_may_fold(const struct slot *slot)
+{
+	const struct vfio_xa_dma_elem *a = slot->entry;
+
+	return run_count(a) > slot_mask(slot) && !(a->word & VFIO_XA_DMA_TRANSIENT);
+}
+
+/* If so, it becomes a value. */
 static inline bool array_fold(struct slot *slot, unsigned long done)
 {
-	struct vfio_xa_dma_elem *a = slot->entry;
-
-	if (run_count(a) <= slot_mask(slot) || a->word & VFIO_XA_DMA_TRANSIENT)
+	if (!array_may_fold(slot))
 		return false;
 	__array_fold(slot, done);
 	return true;
+}
+
+/* What has been found to fold perhaps: an array, or the node of values or pages */
+static noinline void slot_fold(struct slot *slot)
+{
+	if (slot->entry && !xa_is_value(slot->entry))
+		array_fold(slot, ULONG_MAX);
+	else
+		node_fold(slot, ULONG_MAX);
 }
 
 /* Have the array of the slot in one of another order. */
@@ -1018,7 +1033,10 @@ static unsigned int root_shift(struct vfio_xa_dma *store, unsigned long index)
 	return shift;
 }
 
-/* Insert all of a block, or some of it as an array, where there is nothing. */
+/*
+ * Insert all of a block, or some of it as an array, where there is nothing. Returns 1
+ * if its node may fold now.
+ */
 static int insert_slot(struct slot *slot, unsigned int shift, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp)
 {
@@ -1041,9 +1059,7 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 
 	if (slot->node && slot->node->shift == shift) {
 		slot_replace(slot, entry);
-		if (!a)
-			node_fold(slot, ULONG_MAX);
-		return 0;
+		return !a && node_may_fold(slot->node);
 	}
 
 	xas = slot_state(slot);
@@ -1058,11 +1074,9 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 		} while (xas_nomem(&xas, gfp));
 	}
 	if (likely(!xas_error(&xas))) {
-		if (!a) {
-			slot->node = xas.xa_node;
-			node_fold(slot, ULONG_MAX);
-		}
-		return 0;
+		slot->node = xas.xa_node;
+		slot->entry = entry;
+		return !a && node_may_fold(slot->node);
 	}
 
 	if (a)
@@ -1076,7 +1090,7 @@ static int insert_slot(struct slot *slot, unsigned int shift, unsigned long firs
 	return -ENOMEM;
 }
 
-/* Insert into page slots of one node. */
+/* Insert into page slots of one node. Returns 1 if these may fold now. */
 static int insert_pages(struct slot *slot, unsigned long last, unsigned long word)
 {
 	struct xa_node *node = slot->node;
@@ -1088,11 +1102,13 @@ static int insert_pages(struct slot *slot, unsigned long last, unsigned long wor
 
 	for (index = slot->index; index <= last; index++)
 		node_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
-	node_fold(slot, ULONG_MAX);
-	return 0;
+	return node_may_fold(node);
 }
 
-/* Insert into an array; -ENOSPC if it has to be pushed down first. */
+/*
+ * Insert into an array; -ENOSPC if it has to be pushed down first. Returns 1 if it
+ * can be folded now.
+ */
 static int insert_array(struct slot *slot, unsigned long last, unsigned long word,
 			gfp_t gfp)
 {
@@ -1117,13 +1133,11 @@ static int insert_array(struct slot *slot, unsigned long last, unsigned long wor
 		a[at - 1].pos += run_count(&new);
 		if (at < nr && run_joins(&a[at - 1], &a[at]))
 			array_join(a, at, at);
-		array_fold(slot, ULONG_MAX);
-		return 0;
+		return array_may_fold(slot);
 	}
 	if (at < nr && run_joins(&new, &a[at])) {
 		a[at].pos -= (run_count(&new) << RUN_COUNT_BITS) - run_count(&new);
-		array_fold(slot, ULONG_MAX);
-		return 0;
+		return array_may_fold(slot);
 	}
 	if (!array_has_room(a, 1)) {
 		err = array_grow(slot, 1, gfp);
@@ -1134,7 +1148,7 @@ static int insert_array(struct slot *slot, unsigned long last, unsigned long wor
 	return 0;
 }
 
-/* Insert where there is one page: they become an array. */
+/* Insert where there is one page: they become an array. Returns 1 if it can be folded now. */
 static int insert_to_single(struct slot *slot, unsigned long last, unsigned long word,
 			    gfp_t gfp)
 {
@@ -1161,31 +1175,30 @@ static int insert_to_single(struct slot *slot, unsigned long last, unsigned long
 		array_set_size(a, 2, 1);
 	}
 	slot_replace(slot, a);
-	array_fold(slot, ULONG_MAX);
-	return 0;
+	return array_may_fold(slot);
 }
 
 /*
  * Insert as many of the pages [pos, last] as there are in one slot, or one
  * node of page slots. What is not all of [first, last] is inserted as PENDING,
- * so that it does not join what is there and can be undone.
+ * so that it does not join what is there and can be undone. Returns 1 if the slot
+ * may fold now.
  */
-static int insert_some(struct vfio_xa_dma *store, unsigned long first,
-		       unsigned long pos, unsigned long last, unsigned long word,
-		       unsigned long *end, gfp_t gfp)
+static int insert_some(struct slot *slot, struct vfio_xa_dma *store,
+		       unsigned long first, unsigned long pos, unsigned long last,
+		       unsigned long word, unsigned long *end, gfp_t gfp)
 {
 	unsigned int shift;
-	struct slot slot;
 	void *entry;
 	bool pages;
 	int err;
 
 again:
-	entry = slot_load(&slot, store, pos);
+	entry = slot_load(slot, store, pos);
 	if (xa_is_value(entry) && !entry_is_single(entry))
 		return -EEXIST;
-	shift = slot.node ? slot.node->shift : root_shift(store, pos);
-	pages = !shift && slot.node;
+	shift = slot->node ? slot->node->shift : root_shift(store, pos);
+	pages = !shift && slot->node;
 	if (pages)
 		*end = min(pos | XA_CHUNK_MASK, last);
 	else if (!entry)
@@ -1196,20 +1209,20 @@ again:
 		word |= VFIO_XA_DMA_PENDING;
 
 	if (pages) {
-		err = insert_pages(&slot, *end, word);
+		err = insert_pages(slot, *end, word);
 	} else if (!entry) {
-		err = insert_slot(&slot, shift, pos, *end, word, gfp);
+		err = insert_slot(slot, shift, pos, *end, word, gfp);
 	} else if (xa_is_value(entry)) {
-		err = insert_to_single(&slot, *end, word, gfp);
+		err = insert_to_single(slot, *end, word, gfp);
 	} else {
-		err = insert_array(&slot, *end, word, gfp);
+		err = insert_array(slot, *end, word, gfp);
 		if (err == -ENOSPC) {
-			err = array_push_down(&slot, gfp);
+			err = array_push_down(slot, gfp);
 			if (!err)
 				goto again;
 		}
 	}
-	if (!err)
+	if (err >= 0)
 		store->nr_pages += *end - pos + 1;
 	return err;
 }
@@ -1375,30 +1388,71 @@ void vfio_xa_dma_destroy(struct vfio_xa_dma *store)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_destroy, "VFIO_DMA");
 
+/* With @open, vfio_xa_dma_insert_end() follows if it returns 1. */
 static int insert_range(struct vfio_xa_dma *store, unsigned long first,
-			unsigned long last, unsigned long word, gfp_t gfp)
+			unsigned long last, unsigned long word, bool open, gfp_t gfp)
 {
 	unsigned long pos = first, end;
 	struct vfio_xa_dma_run run;
-	int err;
+	struct slot slot;
+	int ret;
 
 	if (vfio_xa_dma_next(store, first, last, &run))
 		return -EEXIST;
 
 	for (;;) {
-		err = insert_some(store, first, pos, last, word, &end, gfp);
-		if (err || end == last)
+		ret = insert_some(&slot, store, first, pos, last, word, &end, gfp);
+		if (ret < 0 || end == last)
 			break;
 		pos = end + 1;
 		cond_resched();
 	}
-	if (pos == first)
-		return err;
-	if (err)
+	if (pos == first) {
+		if (ret <= 0 || open)
+			return ret;
+		slot_fold(&slot);
+		return 0;
+	}
+	if (ret < 0) {
 		vfio_xa_dma_erase(store, first, pos - 1);
-	else if (!(word & VFIO_XA_DMA_TRANSIENT))
+		return ret;
+	}
+	if (open)
+		return 1;
+	if (!(word & VFIO_XA_DMA_TRANSIENT))
 		vfio_xa_dma_change(store, first, last, VFIO_XA_DMA_PENDING, 0);
-	return err;
+	return 0;
+}
+
+/*
+ * Insert where something is already in the one slot or node that it takes; if there
+ * is not, or no room, -ENOSPC. Returns 1 if it may fold now.
+ */
+static __always_inline int insert_near(struct slot *slot, struct vfio_xa_dma *store,
+				       unsigned long first, unsigned long last,
+				       unsigned long word, gfp_t gfp)
+{
+	void *entry;
+	int ret;
+
+	if ((first ^ last) >> XA_CHUNK_SHIFT)
+		return -ENOSPC;
+	entry = slot_load(slot, store, first);
+	if (entry_is_single(entry))
+		ret = insert_to_single(slot, last, word, gfp);
+	else if (xa_is_value(entry))
+		return -EEXIST;
+	else if (entry)
+		ret = insert_array(slot, last, word, gfp);
+	else if (slot->node && !slot->node->shift)
+		ret = insert_pages(slot, last, word);
+	else if (slot->node && slot->node->shift == XA_CHUNK_SHIFT)
+		ret = insert_slot(slot, XA_CHUNK_SHIFT, first, last, word, gfp);
+	else
+		return -ENOSPC;
+	if (ret >= 0)
+		store->nr_pages += last - first + 1;
+	return ret;
 }
 
 /**
@@ -1420,31 +1474,70 @@ int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp)
 {
 	struct slot slot;
-	int err = -ENOSPC;
-	void *entry;
+	int ret;
 
-	/* In one slot or one node, where there is something already? */
-	if (!((first ^ last) >> XA_CHUNK_SHIFT)) {
-		entry = slot_load(&slot, store, first);
-		if (entry_is_single(entry))
-			err = insert_to_single(&slot, last, word, gfp);
-		else if (xa_is_value(entry))
-			return -EEXIST;
-		else if (entry)
-			err = insert_array(&slot, last, word, gfp);
-		else if (slot.node && !slot.node->shift)
-			err = insert_pages(&slot, last, word);
-		else if (slot.node && slot.node->shift == XA_CHUNK_SHIFT)
-			err = insert_slot(&slot, XA_CHUNK_SHIFT, first, last,
-					  word, gfp);
-		if (!err)
-			store->nr_pages += last - first + 1;
-	}
-	if (err == -ENOSPC)
-		err = insert_range(store, first, last, word, gfp);
-	return err;
+	ret = insert_near(&slot, store, first, last, word, gfp);
+	if (ret == -ENOSPC)
+		return insert_range(store, first, last, word, false, gfp);
+	if (ret <= 0)
+		return ret;
+	slot_fold(&slot);
+	return 0;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert, "VFIO_DMA");
+
+/**
+ * vfio_xa_dma_insert_begin() - Store the word of pages that may have to go again
+ * @store: the store
+ * @first: IOVA page number of the first page
+ * @last: IOVA page number of the last page, inclusive
+ * @word: what to store, without a TRANSIENT flag
+ * @gfp: how to allocate; nodes are charged to the memory cgroup in any case
+ *
+ * As vfio_xa_dma_insert(), but vfio_xa_dma_erase() of just this range needs no
+ * vfio_xa_dma_prepare(), nor any memory, if nothing else changes the store
+ * between. It joins what is there, as for one page that is cheaper than to be PENDING:
+ * a run that is cut where it was joined has room for that. But no block is folded.
+ *
+ * Context: Caller holds the lock of the store. May sleep, if @gfp allows it.
+ * Return: 0; 1: the same, but unless it is erased vfio_xa_dma_insert_end() must
+ * follow; -EEXIST if one of the pages is present, in whatever state; -ENOMEM.
+ */
+int vfio_xa_dma_insert_begin(struct vfio_xa_dma *store, unsigned long first,
+			     unsigned long last, unsigned long word, gfp_t gfp)
+{
+	struct slot slot;
+	int ret;
+
+	ret = insert_near(&slot, store, first, last, word, gfp);
+	if (ret == -ENOSPC)
+		ret = insert_range(store, first, last, word, true, gfp);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert_begin, "VFIO_DMA");
+
+/**
+ * vfio_xa_dma_insert_end() - What vfio_xa_dma_insert_begin() stored is to stay
+ * @store: the store
+ * @first: IOVA page number of the first page
+ * @last: IOVA page number of the last page, inclusive
+ *
+ * Context: Caller holds the lock of the store. May sleep. Cannot fail; may
+ * try to allocate, to free more than that, and does without if it must.
+ */
+void vfio_xa_dma_insert_end(struct vfio_xa_dma *store, unsigned long first,
+			    unsigned long last)
+{
+	struct slot slot;
+
+	if (vfio_xa_dma_load(store, first) & VFIO_XA_DMA_PENDING) {
+		vfio_xa_dma_change(store, first, last, VFIO_XA_DMA_PENDING, 0);
+	} else {
+		slot_load(&slot, store, first);
+		slot_fold(&slot);
+	}
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert_end, "VFIO_DMA");
 
 /* How many cuts does it take for runs to end before @first and at @last? */
 static unsigned int array_cuts(const struct vfio_xa_dma_elem *a, unsigned long first,

@@ -125,6 +125,10 @@ void vfio_xa_dma_destroy(struct vfio_xa_dma *store);
 
 int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp);
+int vfio_xa_dma_insert_begin(struct vfio_xa_dma *store, unsigned long first,
+			     unsigned long last, unsigned long word, gfp_t gfp);
+void vfio_xa_dma_insert_end(struct vfio_xa_dma *store, unsigned long first,
+			    unsigned long last);
 int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, gfp_t gfp);
 void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,

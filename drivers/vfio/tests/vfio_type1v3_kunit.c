@@ -13,6 +13,7 @@
 /* The tracepoints are those of the module under its own name only. */
 #define NOTRACE
 
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/iommu.h>
 #include <linux/module.h>
@@ -1778,6 +1779,86 @@ static void batch_joins(struct kunit *test)
 	}
 }
 
+/* Allocations of the store that were not allowed to fail */
+static unsigned int nofail_allocs;
+
+static bool count_nofail(gfp_t gfp)
+{
+	nofail_allocs += !!(gfp & __GFP_NOFAIL);
+	return true;
+}
+
+/*
+ * The page that completes a block is refused by the IOMMU driver.  To take it back
+ * needs no memory, whatever has become one with it; alone, and in a batch of which
+ * the second entry fails.
+ */
+static void undo_needs_no_memory(struct kunit *test)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
+		.nr_entries = 2,
+	};
+	struct vfio_iommu_type1v3_batch_entry entries[2] = {};
+	struct container_test *t = test->priv;
+	void __user *user = t->arg + PAGE_SIZE;
+	unsigned int i, pass;
+	unsigned long hole;
+
+	container_memory(test, false);
+	batch.entries = (unsigned long)user;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	kunit_activate_static_stub(test, vfio_xa_dma_may_alloc, count_nofail);
+	/* With so many runs the pages are in slots of their own. */
+	for (pass = 0; pass < 4; pass++) {
+		for (i = 0; i < (pass & 1) * 150; i++)
+			KUNIT_ASSERT_EQ(test, container_map(test, 1024 + 2 * i, 1,
+							    1024 + i, RW, false), 0);
+		for (hole = 0; hole < 64; hole += 21) {
+			if (hole)
+				KUNIT_ASSERT_EQ(test, container_map(test, 0, hole, 0,
+								    RW, false), 0);
+			if (hole < 63)
+				KUNIT_ASSERT_EQ(test, container_map(test, hole + 1,
+								    63 - hole, hole + 1,
+								    RW, false), 0);
+			for (i = 0; i < 2; i++) {
+				entries[i].iova = (BASE + (i ? 100 : hole)) << PAGE_SHIFT;
+				entries[i].vaddr = t->memory->vaddr + (hole << PAGE_SHIFT);
+				entries[i].size = PAGE_SIZE;
+				entries[i].flags = VFIO_DMA_MAP_FLAG_READ |
+						   VFIO_DMA_MAP_FLAG_WRITE;
+			}
+			KUNIT_ASSERT_EQ(test, copy_to_user(user, entries,
+							   sizeof(entries)), 0);
+			/* It is tried again another way, which succeeds. */
+			nofail_allocs = 0;
+			if (pass < 2) {
+				t->groups[0].domain->fail_map = 1;
+				KUNIT_EXPECT_EQ(test, container_map(test, hole, 1, hole,
+								    RW, false), 0);
+			} else {
+				t->groups[0].domain->fail_map = 2;
+				KUNIT_EXPECT_EQ(test,
+						container_ioctl(test,
+								VFIO_IOMMU_TYPE1V3_BATCH,
+								&batch, sizeof(batch)), 0);
+				for (i = 0; i < 2; i++)
+					t->model[i ? 100 : hole] = (struct model_page) {
+						.user = hole, .prot = RW,
+					};
+			}
+			KUNIT_EXPECT_EQ(test, nofail_allocs, 0);
+			KUNIT_EXPECT_EQ(test, t->groups[0].domain->fail_map, 0);
+			container_check(test);
+			container_unmap(test, 0, 1000);
+		}
+		container_unmap_all(test);
+	}
+	kunit_deactivate_static_stub(test, vfio_xa_dma_may_alloc);
+}
+
 /*
  * Two calls are half done, one beside the other, when one of the domains goes.
  * What makes up a call is done here step by step.
@@ -2327,6 +2408,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
 	KUNIT_CASE(batch_joins),
+	KUNIT_CASE(undo_needs_no_memory),
 	KUNIT_CASE(detach_in_progress),
 	KUNIT_CASE(pinned_scope),
 	KUNIT_CASE(group_iommu_domain),

@@ -360,13 +360,53 @@ static int model_do_insert(struct model *m, unsigned long first, unsigned long l
 	return 0;
 }
 
+/* Insert, and then keep it or not: neither needs memory. */
+static int model_do_insert_begin(struct model *m, unsigned long first, unsigned long last,
+				 unsigned long word, unsigned int fail, bool keep)
+{
+	int ret;
+
+	if (m->nr > MODEL_SEGMENTS / 2)
+		return 0;
+	model_fail_nth(fail);
+	ret = vfio_xa_dma_insert_begin(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
+	model_fail_nth(0);
+	if (model_overlaps(m, first, last)) {
+		if (!model_expect(ret == -EEXIST))
+			return -EINVAL;
+		return 0;
+	}
+	if (fail && ret < 0) {
+		if (!model_expect(ret == -ENOMEM))
+			return -EINVAL;
+		return 0;
+	}
+	if (!model_expect(!ret || ret == 1))
+		return -EINVAL;
+	model_forbid(true);
+	if (!keep)
+		vfio_xa_dma_erase(&m->store, first, last);
+	else if (ret)
+		vfio_xa_dma_insert_end(&m->store, first, last);
+	model_forbid(false);
+	if (!model_expect(!model_forbidden()))
+		return -EINVAL;
+	if (keep)
+		model_insert(m, first, last, word);
+	return 0;
+}
+
 static int model_step_insert(struct model *m, unsigned int fail)
 {
 	unsigned long first, last, word;
+	u8 how;
 
 	model_range(m, &first, &last);
 	word = model_word(m);
-	if (model_byte(m) & 1 && m->nr_held < MODEL_HELD)
+	how = model_byte(m);
+	if (how & 2)
+		return model_do_insert_begin(m, first, last, word, fail, how & 4);
+	if (how & 1 && m->nr_held < MODEL_HELD)
 		word |= VFIO_XA_DMA_PENDING;
 	return model_do_insert(m, first, last, word, fail);
 }
@@ -375,7 +415,7 @@ static int model_step_insert(struct model *m, unsigned int fail)
 static int model_step_grow(struct model *m, unsigned int fail)
 {
 	unsigned int i = model_byte(m) * 31;
-	unsigned long first, last, gap;
+	unsigned long first, last, gap, word;
 	u8 how = model_byte(m);
 
 	if (m->nr < 2)
@@ -386,8 +426,10 @@ static int model_step_grow(struct model *m, unsigned int fail)
 	if (!gap)
 		return 0;
 	last = first + min(gap, how & 0x80 ? 1UL + (how & 0x3f) : 4096UL) - 1;
-	return model_do_insert(m, first, last, m->seg[i].word & ~VFIO_XA_DMA_TRANSIENT,
-			       fail);
+	word = m->seg[i].word & ~VFIO_XA_DMA_TRANSIENT;
+	if (how & 0x40)
+		return model_do_insert_begin(m, first, last, word, fail, how & 1);
+	return model_do_insert(m, first, last, word, fail);
 }
 
 /* Pages at a distance, with equal words or not. */
