@@ -3202,12 +3202,20 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 	unsigned long unpinned = 0, npages;
 	struct vfio_type1v3_unit unit;
 	struct vfio_xa_dma_run run;
-	unsigned int n, k;
+	unsigned int joined, n, k;
 	bool stop = false;
 	int ret;
 
 	for (; i < end && !stop; i += n) {
-		n = vfio_type1v3_join_units(batch, i, end, true, &unit);
+		joined = vfio_type1v3_join_units(batch, i, end, true, &unit);
+		n = joined;
+		/* This drops the mutex: others may unmap a part. */
+		if (vfio_type1v3_has_pins(container)) {
+			vfio_type1v3_unmap_finish(container, unpinned);
+			unpinned = 0;
+			vfio_type1v3_release_pins(container, unit.request.first,
+						  unit.request.last);
+		}
 		/* Only if all of it is mapped is it known what each entry gets. */
 		if (n > 1 && (!vfio_xa_dma_next(&container->store,
 						unit.request.first,
@@ -3219,12 +3227,6 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 			unit = batch->units[i];
 		}
 
-		if (vfio_type1v3_has_pins(container)) {
-			vfio_type1v3_unmap_finish(container, unpinned);
-			unpinned = 0;
-			vfio_type1v3_release_pins(container, unit.request.first,
-						  unit.request.last);
-		}
 		npages = 0;
 		ret = vfio_type1v3_unmap_range(container, unit.request.first,
 					       unit.request.last, true, &npages,
@@ -3236,6 +3238,12 @@ static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 				batch->entries[unit.entry + k].size = 0;
 		}
 		stop = vfio_type1v3_set_result(batch, unit.entry, n, ret);
+		/* What stays can be pinned again. */
+		if (stop)
+			vfio_type1v3_change(container,
+					    batch->units[i].request.first,
+					    batch->units[i + joined - 1].request.last,
+					    VFIO_XA_DMA_UNMAPPING, 0);
 	}
 	vfio_type1v3_unmap_finish(container, unpinned);
 	return stop;

@@ -1120,6 +1120,59 @@ TEST_F(progress, batch_detach)
 	EXPECT_EQ(self->pinned, pinned_pages());
 }
 
+/*
+ * While a batch waits for a driver to unpin, another call unmaps a part: what each
+ * says it has unmapped is what it has.
+ */
+struct part_call {
+	struct container c;
+	int dev;
+	__s64 ret;
+};
+
+static void *part_thread(void *arg)
+{
+	struct part_call *call = arg;
+
+	while (!emulated_state(call->dev).notified)
+		usleep(1000);
+	call->ret = dma_unmap(&call->c, IOVA(101), PAGE);
+	return NULL;
+}
+
+TEST(batch_unmap_in_part)
+{
+	struct vfio_iommu_type1v3_batch_entry e[] = {
+		{ .iova = IOVA(100), .size = PAGE, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
+		{ .iova = IOVA(101), .size = PAGE, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
+	};
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.nr_entries = 2,
+		.entries = (uintptr_t)e,
+	};
+	struct part_call other;
+	pthread_t thread;
+	struct mem mem;
+
+	other.dev = emulated_open(&other.c, VFIO_TYPE1v3_IOMMU, 0);
+	ASSERT_LE(0, other.dev);
+	ASSERT_EQ(0, mem_alloc(&mem, MEM_4K, 2 * PAGE));
+	ASSERT_EQ(0, dma_map(&other.c, IOVA(100), mem.va, 2 * PAGE, RW));
+	ASSERT_EQ(1, emulated_pin(other.dev, IOVA(100), 1, PIN_RW, NULL));
+	ASSERT_EQ(0, emulated_set(other.dev, 0, 500));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, part_thread, &other));
+	EXPECT_EQ(0, ioctl(other.c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(PAGE, other.ret);
+	EXPECT_EQ(PAGE, e[0].size);
+	EXPECT_EQ(0, e[1].size);
+	EXPECT_EQ(0, emulated_state(other.dev).pinned);
+	close(other.dev);
+	container_close(&other.c);
+	mem_free(&mem);
+}
+
 FIXTURE(stubborn) {
 	struct container c;
 	struct mem mem;
