@@ -1672,13 +1672,14 @@ static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 /*
  * Enter a request into the store.  With a domain that only reserves the range:
  * vfio_type1v3_map_reserved() must follow.  Without one nothing is pinned, every IOVA
- * is valid, and there is nothing left to do.
+ * is valid, and there is nothing left to do, unless it is to be reserved: @state is
+ * VFIO_XA_DMA_PENDING then, and otherwise 0.
  */
 static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
-				const struct vfio_type1v3_request *request)
+				const struct vfio_type1v3_request *request,
+				unsigned long state)
 {
 	unsigned long mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
-	unsigned long state = 0;
 	int ret;
 
 	/* Domains may have come since the request was checked. */
@@ -1836,7 +1837,7 @@ static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
 {
 	int ret;
 
-	ret = vfio_type1v3_reserve(container, request);
+	ret = vfio_type1v3_reserve(container, request, 0);
 	if (!ret && vfio_type1v3_has_domain(container))
 		ret = vfio_type1v3_map_reserved(container, request, false);
 	return ret;
@@ -2941,11 +2942,20 @@ static bool vfio_type1v3_need_not_map(struct vfio_type1v3_batch *batch,
 	       vfio_type1v3_is_present(batch->container, &unit->request);
 }
 
+/* What is all or nothing is not seen, and joins nothing, before it is all. */
+static unsigned long
+vfio_type1v3_batch_state(const struct vfio_type1v3_batch *batch)
+{
+	return batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC ?
+	       VFIO_XA_DMA_PENDING : 0;
+}
+
 static int vfio_type1v3_reserve_entry(struct vfio_type1v3_batch *batch,
 				      const struct vfio_type1v3_unit *unit,
 				      bool *present)
 {
-	int ret = vfio_type1v3_reserve(batch->container, &unit->request);
+	int ret = vfio_type1v3_reserve(batch->container, &unit->request,
+				       vfio_type1v3_batch_state(batch));
 
 	*present = ret == -EEXIST && vfio_type1v3_need_not_map(batch, unit);
 	return *present ? 0 : ret;
@@ -2983,7 +2993,7 @@ static unsigned int vfio_type1v3_reserve_units(struct vfio_type1v3_batch *batch,
 	return out - first;
 }
 
-/* Take back what reserve_units() has done for units [@i, @end). */
+/* Take back units [@i, @end), which reserve_units() has made PENDING. */
 static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 				    unsigned int i, unsigned int end,
 				    bool is_charged)
@@ -2992,10 +3002,6 @@ static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 
 	for (; i < end; i++) {
 		request = &batch->units[i].request;
-		/* Without a domain it has joined its neighbours. */
-		vfio_xa_dma_prepare(&batch->container->store, request->first,
-				    request->last,
-				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
 		vfio_xa_dma_erase(&batch->container->store, request->first,
 				  request->last);
 		if (is_charged)
@@ -3151,6 +3157,9 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 		goto out_owner;
 	}
 	if (!vfio_type1v3_has_domain(container)) {
+		if (vfio_type1v3_batch_state(batch))
+			vfio_type1v3_publish(container, &batch->units[i], n,
+					     false);
 		for (; i < last; i++)
 			vfio_type1v3_set_result(batch, batch->units[i].entry,
 						batch->units[i].nr_entries, 0);

@@ -1885,7 +1885,7 @@ static void detach_in_progress(struct kunit *test)
 		request.vaddr = t->memory->vaddr + (16 * i << PAGE_SHIFT);
 		request.word = vfio_xa_dma_word(request.first, request.vaddr,
 						VFIO_XA_DMA_READ);
-		KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request), 0);
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request, 0), 0);
 		maps[i].first = request.first;
 		list_add_tail(&maps[i].next, &container->maps);
 		vfio_dma_pin_start(&pin, current->mm, request.vaddr, 8, false);
