@@ -2918,7 +2918,7 @@ static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
 	unsigned long pos = request->first;
 	struct vfio_xa_dma_run run;
 
-	do {
+	for (;;) {
 		if (!vfio_xa_dma_next(&container->store, pos, request->last,
 				      &run) ||
 		    run.first != pos || run.word & VFIO_XA_DMA_TRANSIENT ||
@@ -2927,9 +2927,11 @@ static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
 		    vfio_type1v3_prot(run.word) !=
 		    vfio_type1v3_prot(request->word))
 			return false;
+		if (run.last == request->last)
+			return true;
 		pos = run.last + 1;
-	} while (run.last != request->last);
-	return true;
+		cond_resched();
+	}
 }
 
 /* Is an entry satisfied by what is mapped already? */
