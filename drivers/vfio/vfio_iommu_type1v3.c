@@ -89,13 +89,19 @@ MODULE_PARM_DESC(alias_type1,
 #define VFIO_TYPE1V3_RELEASE_RETRIES	10
 
 /*
- * A page that emulated devices have pinned, as a word of a store: page frame,
- * number of pins, and whether the page may have been written to.
+ * A page that emulated devices have pinned, as a word of a store: 40 bits of its page
+ * frame number, number of pins, and whether the page may have been written to.  The
+ * highest flag bit is the store's, so the low bits of the number are below it.
  */
 #define VFIO_TYPE1V3_PIN_WRITE		BIT(0)
-#define VFIO_TYPE1V3_PIN_ONE		BIT(1)
-#define VFIO_TYPE1V3_PIN_COUNT_MASK	GENMASK(22, 1)
-#define VFIO_TYPE1V3_PIN_PFN_SHIFT	23
+#define VFIO_TYPE1V3_PIN_LOW_BITS	(VFIO_XA_DMA_FLAG_BITS - 2)
+#define VFIO_TYPE1V3_PIN_LOW_MASK	(BIT(VFIO_TYPE1V3_PIN_LOW_BITS) - 1)
+#define VFIO_TYPE1V3_PIN_ONE		BIT(VFIO_XA_DMA_FLAG_BITS)
+#define VFIO_TYPE1V3_PIN_COUNT_BITS	21
+#define VFIO_TYPE1V3_PIN_HIGH_SHIFT \
+	(VFIO_XA_DMA_FLAG_BITS + VFIO_TYPE1V3_PIN_COUNT_BITS)
+#define VFIO_TYPE1V3_PIN_COUNT_MASK \
+	GENMASK(VFIO_TYPE1V3_PIN_HIGH_SHIFT - 1, VFIO_XA_DMA_FLAG_BITS)
 
 /**
  * struct vfio_type1v3_group - an IOMMU group in a container
@@ -3533,6 +3539,18 @@ static int vfio_type1v3_still_owner(const struct vfio_type1v3 *container,
 	return container->owner.mm == mm ? 0 : -EINVAL;
 }
 
+static unsigned long vfio_type1v3_pin_word(unsigned long pfn)
+{
+	return pfn >> VFIO_TYPE1V3_PIN_LOW_BITS << VFIO_TYPE1V3_PIN_HIGH_SHIFT |
+	       (pfn & VFIO_TYPE1V3_PIN_LOW_MASK) << 1 | VFIO_TYPE1V3_PIN_ONE;
+}
+
+static unsigned long vfio_type1v3_pin_pfn(unsigned long word)
+{
+	return word >> VFIO_TYPE1V3_PIN_HIGH_SHIFT << VFIO_TYPE1V3_PIN_LOW_BITS |
+	       (word >> 1 & VFIO_TYPE1V3_PIN_LOW_MASK);
+}
+
 /* Replace what is known of a page that is pinned. */
 static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
 				 unsigned long index, unsigned long from,
@@ -3598,7 +3616,7 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 			return -EOVERFLOW;
 		vfio_type1v3_set_pin(container, index, value,
 				     value + VFIO_TYPE1V3_PIN_ONE);
-		*page = pfn_to_page(value >> VFIO_TYPE1V3_PIN_PFN_SHIFT);
+		*page = pfn_to_page(vfio_type1v3_pin_pfn(value));
 		return 0;
 	}
 
@@ -3609,8 +3627,7 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 	if (ret)
 		return ret;
 
-	value = page_to_pfn(*page) << VFIO_TYPE1V3_PIN_PFN_SHIFT |
-		VFIO_TYPE1V3_PIN_ONE;
+	value = vfio_type1v3_pin_word(page_to_pfn(*page));
 	if (word & VFIO_XA_DMA_WRITE)
 		value |= VFIO_TYPE1V3_PIN_WRITE;
 	ret = vfio_xa_dma_insert(&container->pins, index, index, value,
@@ -3642,7 +3659,7 @@ static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
 	}
 
 	vfio_type1v3_set_dirty(container, index, index);
-	vfio_type1v3_unpin_pfn(container, value >> VFIO_TYPE1V3_PIN_PFN_SHIFT,
+	vfio_type1v3_unpin_pfn(container, vfio_type1v3_pin_pfn(value),
 			       value & VFIO_TYPE1V3_PIN_WRITE);
 }
 

@@ -1678,6 +1678,8 @@ static const struct vfio_device_ops device_ops = {
 	.dma_unmap	= ignore_dma_unmap,
 };
 
+#define PIN_OFTEN	5000UL
+
 /* The number of pins of a page has an end, and pins of several pages none of it. */
 static void pin_overflow(struct kunit *test)
 {
@@ -1689,7 +1691,7 @@ static void pin_overflow(struct kunit *test)
 	dma_addr_t iova = BASE << PAGE_SHIFT;
 	struct vfio_device *device;
 	struct page *pages[3];
-	unsigned long value;
+	unsigned long value, i;
 
 	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, device);
@@ -1730,6 +1732,26 @@ static void pin_overflow(struct kunit *test)
 	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
 	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
 	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(pins));
+
+	/* A page far from others, which is kept in another form, by and by */
+	for (i = 1; i <= PIN_OFTEN; i++) {
+		KUNIT_ASSERT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova,
+								 1, RW, pages), 1);
+		KUNIT_ASSERT_PTR_EQ(test, pages[0], t->memory->pages[0]);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(pins, BASE) & max, i * one);
+	}
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 1);
+	for (i = 1; i <= PIN_OFTEN; i++)
+		vfio_type1v3_ops.unpin_pages(t->data, iova, 1);
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(pins));
+
+	/* No page frame number has a bit that is for something else. */
+	for (i = 0; i < 40; i++) {
+		value = vfio_type1v3_pin_word(BIT(i));
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_pin_pfn(value), BIT(i));
+		KUNIT_EXPECT_EQ(test, value & (max | VFIO_TYPE1V3_PIN_WRITE), one);
+		KUNIT_EXPECT_EQ(test, value & BIT(VFIO_XA_DMA_FLAG_BITS - 1), 0);
+	}
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);
 }
