@@ -3737,14 +3737,13 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 				  dma_addr_t iova, int npage, int prot,
 				  struct page **pages)
 {
-	unsigned int retries = VFIO_TYPE1V3_FAULT_RETRIES;
+	unsigned long first = iova >> PAGE_SHIFT, retries;
 	struct vfio_type1v3_domain *domain;
 	struct vfio_type1v3 *container;
 	struct vfio_type1v3_group *group;
-	unsigned long first = iova >> PAGE_SHIFT;
 	bool alive = true, foreign = false;
-	int ret, missing = 0, pos = 0;
 	struct mm_struct *mm;
+	int ret, missing;
 
 	ret = vfio_type1v3_check_pin_range(iova, npage);
 	if (ret)
@@ -3769,17 +3768,14 @@ static int vfio_type1v3_pin_pages(void *iommu_data,
 		foreign = mmget_not_zero(mm);
 		alive = foreign;
 	}
-	for (;;) {
-		ret = vfio_type1v3_try_pin(container, first, npage, prot, alive,
-					   pages, &missing);
-		if (ret != -EAGAIN)
-			break;
-		if (missing > pos)
-			retries = VFIO_TYPE1V3_FAULT_RETRIES;
-		pos = missing;
+	/* Each page may be missing, and a few of them again. */
+	retries = npage + VFIO_TYPE1V3_FAULT_RETRIES;
+	while ((ret = vfio_type1v3_try_pin(container, first, npage, prot, alive,
+					   pages, &missing)) == -EAGAIN) {
 		ret = -EFAULT;
 		if (retries--)
-			ret = vfio_type1v3_fault_in_pages(container, first + pos,
+			ret = vfio_type1v3_fault_in_pages(container,
+							  first + missing,
 							  first + npage - 1);
 		if (ret)
 			break;
