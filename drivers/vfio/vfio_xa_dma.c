@@ -79,6 +79,11 @@
  * which takes several slots makes use of this: it is inserted as PENDING and
  * published when all is there, or else erased again.
  *
+ * For a page on its own that is dear: it would be added to an array only to be joined
+ * with a neighbour there. vfio_xa_dma_insert_begin() joins it at once, but does not fold.
+ * What has been joined leaves room in the array to be cut again, so that this needs no
+ * memory either, as long as nothing else has changed.
+ *
  * How it is walked
  * ----------------
  * The caller's lock keeps everybody out, so nodes are read without more ado. The
