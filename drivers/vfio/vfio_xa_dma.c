@@ -186,10 +186,11 @@ static_assert(VFIO_XA_DMA_FLAGS < SINGLE);
 
 /*
  * An array in a node of more than half of its slots is pushed down when it has this many
- * runs, if they are spread over more than so many slots; with so many it is one again.
+ * runs, if they are spread over more than so many slots. With so few it is one again.
  */
 #define CROWDED_MAX		16
-#define CROWDED_SPARSE		12
+#define CROWDED_SPREAD		12
+#define CROWDED_SPARSE		6
 
 /* How many runs an array in a slot which covers 1 << @shift pages may hold. */
 static unsigned int array_limit(unsigned int shift)
@@ -527,6 +528,21 @@ static void node_store(struct xa_node *node, unsigned int offset, void *entry)
 	node->nr_values += xa_is_value(entry) - xa_is_value(old);
 }
 
+/* The same, when a value goes where there was nothing, or goes again. */
+static inline void node_add(struct xa_node *node, unsigned int offset, void *entry)
+{
+	rcu_assign_pointer(node->slots[offset], entry);
+	node->count++;
+	node->nr_values++;
+}
+
+static inline void node_del(struct xa_node *node, unsigned int offset)
+{
+	rcu_assign_pointer(node->slots[offset], NULL);
+	node->count--;
+	node->nr_values--;
+}
+
 /* Replace what the slot holds. Never allocates. */
 static void slot_replace(struct slot *slot, void *entry)
 {
@@ -673,7 +689,7 @@ static bool array_is_spread(const struct slot *slot)
 		return false;
 	for (i = 1; i < nr; i++)
 		n += run_first(&a[i]) >> shift != run_first(&a[i - 1]) >> shift;
-	return n > CROWDED_SPARSE;
+	return n > CROWDED_SPREAD;
 }
 
 /* Make room for @more elements; -ENOSPC if the array would become too large. */
@@ -904,7 +920,7 @@ static bool node_is_alone(const struct xa_node *node)
  * With so many entries, or less, a node may become an array again, and with no more
  * than one the next erase empties it.
  */
-static unsigned int node_sparse_limit(const struct xa_node *node)
+static inline unsigned int node_sparse_limit(const struct xa_node *node)
 {
 	const struct xa_node *parent = rcu_dereference_raw(node->parent);
 
@@ -916,7 +932,7 @@ static unsigned int node_sparse_limit(const struct xa_node *node)
 }
 
 /* A node in which there are too many to even think of it. */
-static bool node_is_dense(const struct xa_node *node)
+static inline bool node_is_dense(const struct xa_node *node)
 {
 	return node && node->count > node_sparse_limit(node) && !node_is_alone(node);
 }
@@ -1106,7 +1122,7 @@ static int insert_pages(struct slot *slot, unsigned long last, unsigned long wor
 			return -EEXIST;
 
 	for (index = slot->index; index <= last; index++)
-		node_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
+		node_add(node, index & XA_CHUNK_MASK, xa_mk_value(word));
 	return node_may_fold(node);
 }
 
@@ -1275,7 +1291,7 @@ static void erase_pages(struct slot *slot, unsigned long last)
 			slot_replace(slot, NULL);
 			return;
 		}
-		node_store(node, index & XA_CHUNK_MASK, NULL);
+		node_del(node, index & XA_CHUNK_MASK);
 	}
 }
 
@@ -1429,6 +1445,16 @@ static int insert_range(struct vfio_xa_dma *store, unsigned long first,
 	return 0;
 }
 
+/* Insert into an empty slot which covers 64 pages. */
+static __always_inline int insert_single(struct slot *slot, unsigned long last,
+					 unsigned long word, gfp_t gfp)
+{
+	if (slot->index != last || !single_fits(XA_CHUNK_SHIFT, word))
+		return insert_slot(slot, XA_CHUNK_SHIFT, slot->index, last, word, gfp);
+	node_add(slot->node, node_offset(slot->node, last), single_entry(last, word));
+	return 0;
+}
+
 /*
  * Insert where something is already in the one slot or node that it takes; if there
  * is not, or no room, -ENOSPC. Returns 1 if it may fold now.
@@ -1442,19 +1468,19 @@ static __always_inline int insert_near(struct slot *slot, struct vfio_xa_dma *st
 
 	if ((first ^ last) >> XA_CHUNK_SHIFT)
 		return -ENOSPC;
-	entry = slot_load(slot, store, first);
+	entry = __slot_load(slot, store, first);
 	if (entry_is_single(entry))
 		ret = insert_to_single(slot, last, word, gfp);
 	else if (xa_is_value(entry))
 		return -EEXIST;
 	else if (entry)
 		ret = insert_array(slot, last, word, gfp);
-	else if (slot->node && !slot->node->shift)
-		ret = insert_pages(slot, last, word);
-	else if (slot->node && slot->node->shift == XA_CHUNK_SHIFT)
-		ret = insert_slot(slot, XA_CHUNK_SHIFT, first, last, word, gfp);
-	else
+	else if (!slot->node || slot->node->shift > XA_CHUNK_SHIFT)
 		return -ENOSPC;
+	else if (!slot->node->shift)
+		ret = insert_pages(slot, last, word);
+	else
+		ret = insert_single(slot, last, word, gfp);
 	if (ret >= 0)
 		store->nr_pages += last - first + 1;
 	return ret;
@@ -1478,7 +1504,7 @@ static __always_inline int insert_near(struct slot *slot, struct vfio_xa_dma *st
 int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last, unsigned long word, gfp_t gfp)
 {
-	struct slot slot;
+	struct slot slot __uninitialized;
 	int ret;
 
 	ret = insert_near(&slot, store, first, last, word, gfp);
@@ -1511,7 +1537,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert, "VFIO_DMA");
 int vfio_xa_dma_insert_begin(struct vfio_xa_dma *store, unsigned long first,
 			     unsigned long last, unsigned long word, gfp_t gfp)
 {
-	struct slot slot;
+	struct slot slot __uninitialized;
 	int ret;
 
 	ret = insert_near(&slot, store, first, last, word, gfp);
@@ -1699,49 +1725,14 @@ void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_erase, "VFIO_DMA");
 
-/**
- * vfio_xa_dma_take() - Forget one page, if that is a matter of one step
- * @store: the store
- * @index: IOVA page number
- * @unless: VFIO_XA_DMA_* flags; a page that has one of them stays
- *
- * Does what vfio_xa_dma_load(), vfio_xa_dma_prepare() and vfio_xa_dma_erase() do
- * together, with one walk, where no memory is allocated or freed for it. That is
- * so for most pages, and where it is not those three are needed.
- *
- * Context: Caller holds the lock of the store.
- * Return: the word that the page had; 0 if nothing has changed.
- */
-unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
-			       unsigned long unless)
+/* vfio_xa_dma_take() in an array */
+static noinline unsigned long array_take(struct vfio_xa_dma *store,
+					 struct vfio_xa_dma_elem *a,
+					 unsigned long index, unsigned long unless)
 {
-	struct vfio_xa_dma_elem *a;
-	unsigned long word, offset;
-	struct slot slot;
-	unsigned int i;
+	unsigned int i = array_find(a, array_nr(a), index);
+	unsigned long offset = run_index(index) - run_first(&a[i]), word = a[i].word;
 
-	a = __slot_load(&slot, store, index);
-	if (xa_is_value(a)) {
-		if (!node_is_dense(slot.node))
-			return 0;
-		word = xa_to_value(a);
-		if (slot.node->shift) {
-			if (!(word & SINGLE) || single_index(a, index) != index)
-				return 0;
-			word = single_word(a);
-		}
-		if (word & unless)
-			return 0;
-		node_store(slot.node, node_offset(slot.node, index), NULL);
-		store->nr_pages--;
-		return word;
-	}
-	if (!a)
-		return 0;
-
-	i = array_find(a, array_nr(a), index);
-	offset = run_index(index) - run_first(&a[i]);
-	word = a[i].word;
 	if (offset >= run_count(&a[i]) || word & unless)
 		return 0;
 	if (run_count(&a[i]) == 1) {
@@ -1759,6 +1750,45 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 		array_cut(a, i, index + 1);
 		a[i].pos--;
 	}
+	store->nr_pages--;
+	return word;
+}
+
+/**
+ * vfio_xa_dma_take() - Forget one page, if that is a matter of one step
+ * @store: the store
+ * @index: IOVA page number
+ * @unless: VFIO_XA_DMA_* flags; a page that has one of them stays
+ *
+ * Does what vfio_xa_dma_load(), vfio_xa_dma_prepare() and vfio_xa_dma_erase() do
+ * together, with one walk, where no memory is allocated or freed for it. That is
+ * so for most pages, and where it is not those three are needed.
+ *
+ * Context: Caller holds the lock of the store.
+ * Return: the word that the page had; 0 if nothing has changed.
+ */
+unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
+			       unsigned long unless)
+{
+	struct slot slot __uninitialized;
+	unsigned long word;
+	void *entry;
+
+	entry = __slot_load(&slot, store, index);
+	if (!xa_is_value(entry))
+		return entry ? array_take(store, entry, index, unless) : 0;
+	if (!node_is_dense(slot.node))
+		return 0;
+
+	word = xa_to_value(entry);
+	if (slot.node->shift) {
+		if (!(word & SINGLE) || single_index(entry, index) != index)
+			return 0;
+		word = single_word(entry);
+	}
+	if (word & unless)
+		return 0;
+	node_del(slot.node, node_offset(slot.node, index));
 	store->nr_pages--;
 	return word;
 }

@@ -8,4 +8,6 @@
 #define PAGE_SHIFT	12
 #define PAGE_SIZE	(1UL << PAGE_SHIFT)
 
+#define __uninitialized
+
 #endif
