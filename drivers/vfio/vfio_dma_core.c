@@ -889,21 +889,10 @@ int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map, "VFIO_DMA");
 
-/**
- * vfio_dma_map_pages() - map pinned pages in every domain of a space
- * @space: the space, which has a domain
- * @iova: address to map the first at
- * @pages: the pages
- * @npages: how many, not 0
- * @prot: IOMMU_READ, IOMMU_WRITE
- * @big: superpages may be used
- *
- * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
- */
-int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
-		       struct page **pages, unsigned int npages, int prot,
-		       bool big)
+static noinline int
+vfio_dma_map_extents(struct vfio_dma_space *space, dma_addr_t iova,
+		     struct page **pages, unsigned int npages, int prot,
+		     bool big)
 {
 	struct vfio_dma_domain *domain;
 	struct vfio_dma_extent extent;
@@ -924,6 +913,36 @@ err_unmap:
 		list_for_each_entry(domain, &space->domains, next)
 			vfio_dma_domain_unmap(domain, iova, done);
 	return ret;
+}
+
+/**
+ * vfio_dma_map_pages() - map pinned pages in every domain of a space
+ * @space: the space, which has a domain
+ * @iova: address to map the first at
+ * @pages: the pages
+ * @npages: how many, not 0
+ * @prot: IOMMU_READ, IOMMU_WRITE
+ * @big: superpages may be used
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ */
+int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
+		       struct page **pages, unsigned int npages, int prot,
+		       bool big)
+{
+	struct vfio_dma_domain *domain;
+
+	lockdep_assert_held(space->lock);
+
+	/* Mostly it is one page and one domain, with nothing to be undone. */
+	if (npages > 1 || !list_is_singular(&space->domains))
+		return vfio_dma_map_extents(space, iova, pages, npages, prot,
+					    big);
+
+	domain = list_first_entry(&space->domains, struct vfio_dma_domain, next);
+	return iommu_map(domain->domain, iova, page_to_phys(*pages), PAGE_SIZE,
+			 prot | IOMMU_CACHE, VFIO_DMA_GFP);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map_pages, "VFIO_DMA");
 
@@ -1118,8 +1137,9 @@ static inline bool vfio_dma_unmap_fast(struct vfio_dma_space *space,
 }
 
 /* vfio_dma_unmap() for one page, which needs no loop */
-static unsigned long vfio_dma_unmap_page(struct vfio_dma_space *space,
-					 dma_addr_t iova, unsigned int flags)
+static noinline unsigned long
+vfio_dma_unmap_page(struct vfio_dma_space *space, dma_addr_t iova,
+		    unsigned int flags)
 {
 	unsigned long pfn = 0;
 
@@ -1141,32 +1161,13 @@ static unsigned long vfio_dma_unmap_page(struct vfio_dma_space *space,
 	return 1;
 }
 
-/**
- * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
- * @space: the space, which has a domain
- * @iova: page aligned address
- * @npages: its length in pages; neither end inside of a superpage
- * @flags: what the pages are: VFIO_DMA_PINNED, to be unpinned; VFIO_DMA_DIRTY, to
- *	be marked dirty; VFIO_DMA_IS_CONTIG, see vfio_dma_domain_lookup()
- *
- * Many extents go in one call of the IOMMU driver, which is given neither holes
- * nor parts of leaves.  The pages are unpinned when the batch is full or by
- * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.
- *
- * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: number of pages that are, or will be, unpinned.
- */
-unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
-			     unsigned long npages, unsigned int flags)
+static noinline unsigned long
+vfio_dma_unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
+		       unsigned long npages, unsigned int flags)
 {
 	unsigned long unpinned = 0, n;
 	unsigned int nr_batch;
 	bool safe;
-
-	lockdep_assert_held(space->lock);
-
-	if (npages == 1)
-		return vfio_dma_unmap_page(space, iova, flags);
 
 	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		nr_batch = space->nr_batch;
@@ -1188,6 +1189,31 @@ unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
 			vfio_dma_unmap_flush(space);
 	}
 	return unpinned;
+}
+
+/**
+ * vfio_dma_unmap() - unmap a range in every domain and have it unpinned
+ * @space: the space, which has a domain
+ * @iova: page aligned address
+ * @npages: its length in pages; neither end inside of a superpage
+ * @flags: what the pages are: VFIO_DMA_PINNED, to be unpinned; VFIO_DMA_DIRTY, to
+ *	be marked dirty; VFIO_DMA_IS_CONTIG, see vfio_dma_domain_lookup()
+ *
+ * Many extents go in one call of the IOMMU driver, which is given neither holes
+ * nor parts of leaves.  The pages are unpinned when the batch is full or by
+ * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: number of pages that are, or will be, unpinned.
+ */
+unsigned long vfio_dma_unmap(struct vfio_dma_space *space, dma_addr_t iova,
+			     unsigned long npages, unsigned int flags)
+{
+	lockdep_assert_held(space->lock);
+
+	if (npages == 1)
+		return vfio_dma_unmap_page(space, iova, flags);
+	return vfio_dma_unmap_extents(space, iova, npages, flags);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unmap, "VFIO_DMA");
 
