@@ -364,15 +364,13 @@ static bool vfio_type1v3_has_pins(const struct vfio_type1v3 *container)
 	return !vfio_xa_dma_empty(&container->pins);
 }
 
-static unsigned long vfio_type1v3_count_pins(struct vfio_type1v3 *container,
-					     unsigned long first,
-					     unsigned long last)
+static noinline unsigned long
+__vfio_type1v3_count_pins(struct vfio_type1v3 *container, unsigned long first,
+			  unsigned long last)
 {
 	struct vfio_xa_dma_run run;
 	unsigned long n = 0;
 
-	if (!vfio_type1v3_has_pins(container))
-		return 0;
 	while (vfio_xa_dma_next(&container->pins, first, last, &run)) {
 		n += vfio_type1v3_run_pages(&run);
 		if (run.last >= last)
@@ -381,6 +379,15 @@ static unsigned long vfio_type1v3_count_pins(struct vfio_type1v3 *container,
 		cond_resched();
 	}
 	return n;
+}
+
+static inline unsigned long
+vfio_type1v3_count_pins(struct vfio_type1v3 *container, unsigned long first,
+			unsigned long last)
+{
+	if (!vfio_type1v3_has_pins(container))
+		return 0;
+	return __vfio_type1v3_count_pins(container, first, last);
 }
 
 /* Change flags of pages that are not known to be a run of their own. */
@@ -1335,13 +1342,15 @@ struct vfio_type1v3_request {
 /**
  * struct vfio_type1v3_unit - entries of a batch that are treated as one
  * @request: what they ask for together
- * @entry: the first of them
- * @nr_entries: how many
+ * @nr_entries: how many they are
+ * @skip: nothing is to be mapped, nor has been
+ *
+ * In an array of units each is where its first entry is in the batch.
  */
 struct vfio_type1v3_unit {
 	struct vfio_type1v3_request request;
-	unsigned int entry;
 	unsigned int nr_entries;
+	bool skip;
 };
 
 static unsigned long
@@ -1630,11 +1639,11 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 }
 
 /* Check the arguments of a mapping, and make a request of them. */
-static int vfio_type1v3_make_request(struct vfio_type1v3 *container, u32 flags,
-				     u64 iova, u64 vaddr, u64 size,
-				     struct vfio_type1v3_request *request)
+static __always_inline int
+vfio_type1v3_make_request(struct vfio_type1v3 *container, u64 mask, u32 flags,
+			  u64 iova, u64 vaddr, u64 size,
+			  struct vfio_type1v3_request *request)
 {
-	u64 mask = vfio_type1v3_pgsize(container) - 1;
 	u64 iova_last, vaddr_last;
 	unsigned long word = 0;
 
@@ -1757,7 +1766,9 @@ static void vfio_type1v3_publish(struct vfio_type1v3 *container,
 	const struct vfio_type1v3_request *request;
 	unsigned int i;
 
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr; i += units[i].nr_entries) {
+		if (units[i].skip)
+			continue;
 		request = &units[i].request;
 		if (!undo) {
 			vfio_xa_dma_change(&container->store, request->first,
@@ -1777,12 +1788,12 @@ static void vfio_type1v3_publish(struct vfio_type1v3 *container,
 }
 
 /*
- * Map the units [0, @nr), of @npages pages together for which there is room in
- * @pages, in one go: nobody sees a state between not mapped and mapped.  Ends at
- * the first unit that cannot be mapped so, and returns how many have been, which
- * are all or none if @atomic.  The others are as they were; why they cannot be
- * mapped, if so it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will
- * find out.
+ * Map the units of @nr entries, of @npages pages together for which there is room
+ * in @pages, in one go: nobody sees a state between not mapped and mapped.  Ends
+ * at the first unit that cannot be mapped so, and returns where that is, or 0 if
+ * it is to be all or none: @atomic.  What is not mapped is as it was; why it cannot
+ * be, if so it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will find
+ * out.
  *
  * Called with the mutex held and a domain, returns with it held; it is dropped
  * in between.
@@ -1793,49 +1804,55 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 					 struct page **pages, bool atomic)
 {
 	unsigned long state = atomic ? VFIO_XA_DMA_PENDING : 0;
-	const struct vfio_type1v3_request *request;
+	const struct vfio_type1v3_unit *unit, *end = units + nr;
 	unsigned long epoch = container->epoch;
 	unsigned long pinned = 0, mapped = 0;
-	unsigned int i = 0;
 
 	container->pinning++;
 	mutex_unlock(&container->lock);
 
 	if (vfio_dma_charge(&container->owner, npages))
 		npages = 0;
-	while (pinned < npages) {
-		request = &units[i++].request;
-		if (!vfio_dma_pin_now(request->vaddr,
-				      vfio_type1v3_request_pages(request),
-				      request->word & VFIO_XA_DMA_WRITE,
+	for (unit = units; pinned < npages; unit += unit->nr_entries) {
+		if (unit->skip)
+			continue;
+		if (!vfio_dma_pin_now(unit->request.vaddr,
+				      vfio_type1v3_request_pages(&unit->request),
+				      unit->request.word & VFIO_XA_DMA_WRITE,
 				      pages + pinned))
 			break;
-		pinned += vfio_type1v3_request_pages(request);
-		if (i < nr && fatal_signal_pending(current))
+		pinned += vfio_type1v3_request_pages(&unit->request);
+		if (pinned < npages && fatal_signal_pending(current))
 			break;
 	}
 
 	mutex_lock(&container->lock);
 	container->pinning--;
-	i = 0;
-	if (likely(container->epoch == epoch)) {
-		while (mapped < pinned &&
-		       !vfio_type1v3_enter(container, &units[i].request, state,
-					   pages + mapped))
-			mapped += vfio_type1v3_request_pages(&units[i++].request);
+	if (unlikely(container->epoch != epoch))
+		end = units;
+	for (unit = units; unit < end; unit += unit->nr_entries) {
+		if (unit->skip)
+			continue;
+		if (mapped == pinned ||
+		    vfio_type1v3_enter(container, &unit->request, state,
+				       pages + mapped))
+			break;
+		mapped += vfio_type1v3_request_pages(&unit->request);
 	}
+	nr = unit - units;
 	if (unlikely(atomic))
-		vfio_type1v3_publish(container, units, i, i < nr);
+		vfio_type1v3_publish(container, units, nr,
+				     !npages || mapped < npages);
 	if (unlikely(mapped < npages)) {
 		if (mapped < pinned)
 			unpin_user_pages(pages + mapped, pinned - mapped);
 		if (atomic) {
 			mapped = 0;
-			i = 0;
+			nr = 0;
 		}
 		vfio_dma_uncharge(&container->owner, npages - mapped);
 	}
-	return i;
+	return nr;
 }
 
 static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
@@ -1854,7 +1871,7 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 {
 	struct page *pages[VFIO_DMA_PIN_INLINE];
 	bool update = map->flags & VFIO_DMA_MAP_FLAG_VADDR;
-	struct vfio_type1v3_unit unit;
+	struct vfio_type1v3_unit unit = { .nr_entries = 1 };
 	unsigned long npages;
 	int ret;
 
@@ -1866,8 +1883,10 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	if (mutex_lock_killable(&container->lock))
 		return -EINTR;
 
-	ret = vfio_type1v3_make_request(container, map->flags, map->iova,
-					map->vaddr, map->size, &unit.request);
+	ret = vfio_type1v3_make_request(container,
+					vfio_type1v3_pgsize(container) - 1,
+					map->flags, map->iova, map->vaddr,
+					map->size, &unit.request);
 	if (ret)
 		goto out_unlock;
 
@@ -2779,7 +2798,7 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
  * Entries that follow each other, are of the same kind and continue each other
  * in IOVA and user memory make one unit, which is reserved, pinned, mapped or
  * unmapped as a whole.  Where a unit of several entries cannot be treated as a
- * whole, its entries are taken one by one, so that each gets its own result.
+ * whole, its entries are split off one by one, so that each gets its own result.
  */
 
 /**
@@ -2788,9 +2807,8 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
  * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
  * @nr: length of @entries and of @units
  * @entries: the user's entries
- * @units: to begin with one for each entry
- * @now: room for units that are mapped in one go
- * @pages: room for their pages
+ * @units: a unit is at the index of its first entry
+ * @pages: room for a page for each entry
  * @failed: an entry has failed
  */
 struct vfio_type1v3_batch {
@@ -2799,7 +2817,6 @@ struct vfio_type1v3_batch {
 	unsigned int nr;
 	struct vfio_iommu_type1v3_batch_entry *entries;
 	struct vfio_type1v3_unit *units;
-	struct vfio_type1v3_unit *now;
 	struct page **pages;
 	bool failed;
 };
@@ -2844,25 +2861,26 @@ static int vfio_type1v3_batch_result(const struct vfio_type1v3_batch *batch)
 	return 0;
 }
 
-static int vfio_type1v3_entry_request(struct vfio_type1v3_batch *batch,
-				      unsigned int i,
-				      struct vfio_type1v3_request *request)
+static inline int
+vfio_type1v3_check_entry(struct vfio_type1v3 *container,
+			 const struct vfio_iommu_type1v3_batch_entry *entry,
+			 u64 mask, struct vfio_type1v3_request *request)
 {
-	const struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
+	u32 access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+	u32 map = access | VFIO_DMA_MAP_FLAG_SMALL_PAGES |
+		  VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	u64 iova_last;
 
-	return vfio_type1v3_make_request(batch->container, entry->flags,
-					 entry->iova, entry->vaddr, entry->size,
-					 request);
-}
+	if (!(entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)) {
+		if (entry->flags & ~map || !(entry->flags & access))
+			return -EINVAL;
+		return vfio_type1v3_make_request(container, mask, entry->flags,
+						 entry->iova, entry->vaddr,
+						 entry->size, request);
+	}
 
-static int vfio_type1v3_entry_range(struct vfio_type1v3_batch *batch,
-				    unsigned int i,
-				    struct vfio_type1v3_request *request)
-{
-	const struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
-	u64 mask = vfio_type1v3_pgsize(batch->container) - 1, iova_last;
-
-	if (!entry->size)
+	if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP || entry->vaddr ||
+	    !entry->size)
 		return -EINVAL;
 	if (check_add_overflow(entry->iova, entry->size - 1, &iova_last))
 		return -EOVERFLOW;
@@ -2870,56 +2888,62 @@ static int vfio_type1v3_entry_range(struct vfio_type1v3_batch *batch,
 		return -EINVAL;
 	request->first = entry->iova >> PAGE_SHIFT;
 	request->last = iova_last >> PAGE_SHIFT;
+	/* No mapping has this word. */
+	request->word = 0;
 	return 0;
 }
 
-static int vfio_type1v3_check_entry(struct vfio_type1v3_batch *batch,
-				    unsigned int i)
+/* Nothing takes effect unless every entry makes sense: then they are made units. */
+static noinline void vfio_type1v3_check_batch(struct vfio_type1v3_batch *batch)
 {
-	struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
-	u32 access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-	u32 map = access | VFIO_DMA_MAP_FLAG_SMALL_PAGES |
-		  VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	u32 atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
+	struct vfio_iommu_type1v3_batch_entry *entry = batch->entries;
+	struct vfio_type1v3_unit *new = batch->units, *unit = NULL;
+	u64 mask = vfio_type1v3_pgsize(batch->container) - 1;
+	unsigned int i;
+	int ret;
 
-	entry->result = -ECANCELED;
-	batch->units[i].entry = i;
-	batch->units[i].nr_entries = 1;
-	if (vfio_type1v3_is_unmap(batch, i)) {
-		if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP ||
-		    entry->vaddr)
-			return -EINVAL;
-		return vfio_type1v3_entry_range(batch, i,
-						&batch->units[i].request);
+	for (i = 0; i < batch->nr; i++, entry++, new++) {
+		entry->result = -ECANCELED;
+		ret = vfio_type1v3_check_entry(batch->container, entry, mask,
+					       &new->request);
+		if (!ret && atomic && vfio_type1v3_is_unmap(batch, i) !=
+		    vfio_type1v3_is_unmap(batch, 0))
+			ret = -EINVAL;
+		if (unlikely(ret)) {
+			vfio_type1v3_set_result(batch, i, 1, ret);
+		} else if (unit &&
+			   new->request.first == unit->request.last + 1 &&
+			   new->request.word == unit->request.word) {
+			unit->request.last = new->request.last;
+			unit->nr_entries++;
+		} else {
+			unit = new;
+			unit->nr_entries = 1;
+			unit->skip = false;
+		}
 	}
-	if (entry->flags & ~map || !(entry->flags & access))
-		return -EINVAL;
-	return vfio_type1v3_entry_request(batch, i, &batch->units[i].request);
 }
 
-/* The number of units from @i on that are one with unit @i, including it */
-static __always_inline unsigned int
-vfio_type1v3_join_units(struct vfio_type1v3_batch *batch, unsigned int i,
-			unsigned int end, bool unmap,
-			struct vfio_type1v3_unit *unit)
+/* Make two units of one: its first entry, and what follows that. */
+static void vfio_type1v3_split_unit(struct vfio_type1v3_batch *batch,
+				    unsigned int i)
 {
-	const struct vfio_type1v3_request *next;
-	unsigned int j;
+	unsigned long npages = batch->entries[i].size >> PAGE_SHIFT;
+	struct vfio_type1v3_unit *unit = &batch->units[i], *rest = unit + 1;
 
-	*unit = batch->units[i];
-	for (j = i + 1; j < end; j++) {
-		next = &batch->units[j].request;
-		if (next->first != unit->request.last + 1 ||
-		    (!unmap && next->word != unit->request.word))
-			break;
-		unit->request.last = next->last;
-		unit->nr_entries++;
-	}
-	return j - i;
+	*rest = *unit;
+	rest->request.first += npages;
+	rest->request.vaddr += npages << PAGE_SHIFT;
+	rest->nr_entries--;
+	unit->request.last = rest->request.first - 1;
+	unit->nr_entries = 1;
 }
 
 /* Is a range mapped exactly as it is asked for? */
-static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
-				    const struct vfio_type1v3_request *request)
+static noinline bool
+vfio_type1v3_is_present(struct vfio_type1v3 *container,
+			const struct vfio_type1v3_request *request)
 {
 	unsigned long pos = request->first;
 	struct vfio_xa_dma_run run;
@@ -2941,13 +2965,13 @@ static bool vfio_type1v3_is_present(struct vfio_type1v3 *container,
 }
 
 /* Is an entry satisfied by what is mapped already? */
-static bool vfio_type1v3_need_not_map(struct vfio_type1v3_batch *batch,
-				      const struct vfio_type1v3_unit *unit)
+static inline bool
+vfio_type1v3_need_not_map(struct vfio_type1v3_batch *batch, unsigned int i)
 {
-	return unit->nr_entries == 1 &&
-	       batch->entries[unit->entry].flags &
-	       VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
-	       vfio_type1v3_is_present(batch->container, &unit->request);
+	return batch->entries[i].flags & VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
+	       batch->units[i].nr_entries == 1 &&
+	       vfio_type1v3_is_present(batch->container,
+				       &batch->units[i].request);
 }
 
 /* What is all or nothing is not seen, and joins nothing, before it is all. */
@@ -2958,47 +2982,33 @@ vfio_type1v3_batch_state(const struct vfio_type1v3_batch *batch)
 	       VFIO_XA_DMA_PENDING : 0;
 }
 
-static int vfio_type1v3_reserve_entry(struct vfio_type1v3_batch *batch,
-				      const struct vfio_type1v3_unit *unit,
-				      bool *present)
-{
-	int ret = vfio_type1v3_reserve(batch->container, &unit->request,
-				       vfio_type1v3_batch_state(batch));
-
-	*present = ret == -EEXIST && vfio_type1v3_need_not_map(batch, unit);
-	return *present ? 0 : ret;
-}
-
-/* Reserve entries [@i, @end) as units, and return how many there are. */
+/* Reserve what entries [@i, @end) ask for, and return where that has ended. */
 static unsigned int vfio_type1v3_reserve_units(struct vfio_type1v3_batch *batch,
 					       unsigned int i, unsigned int end,
 					       unsigned long *npages)
 {
-	struct vfio_type1v3_unit unit;
-	unsigned int n, out = i, first = i;
-	bool present;
+	struct vfio_type1v3_unit *unit;
 	int ret;
 
 	while (i < end) {
-		n = vfio_type1v3_join_units(batch, i, end, false, &unit);
-		ret = vfio_type1v3_reserve_entry(batch, &unit, &present);
-		if (ret && n > 1) {
-			/* Which of them is it?  Each on its own */
-			n = 1;
-			unit = batch->units[i];
-			ret = vfio_type1v3_reserve_entry(batch, &unit,
-							 &present);
-		}
-		i += n;
-		if (ret || present) {
-			if (vfio_type1v3_set_result(batch, unit.entry, 1, ret))
-				break;
+		unit = &batch->units[i];
+		ret = vfio_type1v3_reserve(batch->container, &unit->request,
+					   vfio_type1v3_batch_state(batch));
+		/* Which of them is it?  Each on its own */
+		if (ret && unit->nr_entries > 1) {
+			vfio_type1v3_split_unit(batch, i);
 			continue;
 		}
-		*npages += unit.request.last - unit.request.first + 1;
-		batch->units[out++] = unit;
+		unit->skip = ret;
+		if (!ret)
+			*npages += vfio_type1v3_request_pages(&unit->request);
+		else if (ret == -EEXIST && vfio_type1v3_need_not_map(batch, i))
+			vfio_type1v3_set_result(batch, i, 1, 0);
+		else if (vfio_type1v3_set_result(batch, i, 1, ret))
+			break;
+		i += unit->nr_entries;
 	}
-	return out - first;
+	return i;
 }
 
 /* Take back units [@i, @end), which reserve_units() has made PENDING. */
@@ -3006,33 +3016,34 @@ static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
 				    unsigned int i, unsigned int end,
 				    bool is_charged)
 {
-	const struct vfio_type1v3_request *request;
+	const struct vfio_type1v3_unit *unit;
 
-	for (; i < end; i++) {
-		request = &batch->units[i].request;
-		vfio_xa_dma_erase(&batch->container->store, request->first,
-				  request->last);
+	for (; i < end; i += unit->nr_entries) {
+		unit = &batch->units[i];
+		if (unit->skip)
+			continue;
+		vfio_xa_dma_erase(&batch->container->store, unit->request.first,
+				  unit->request.last);
 		if (is_charged)
 			vfio_dma_uncharge(&batch->container->owner,
-					  request->last - request->first + 1);
+					  vfio_type1v3_request_pages(&unit->request));
 	}
 }
 
 /* Map the entries of a unit one by one.  Returns true if the batch ends here. */
 static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
-				    const struct vfio_type1v3_unit *unit)
+				    unsigned int i)
 {
-	unsigned int i, end = unit->entry + unit->nr_entries;
-	struct vfio_type1v3_request request;
+	unsigned int end = i + batch->units[i].nr_entries;
 	int ret;
 
-	for (i = unit->entry; i < end; i++) {
+	for (; i < end; i++) {
+		if (i < end - 1)
+			vfio_type1v3_split_unit(batch, i);
 		/* The mutex was dropped. */
-		ret = vfio_type1v3_become_owner(batch->container);
-		if (!ret)
-			ret = vfio_type1v3_entry_request(batch, i, &request);
-		if (!ret)
-			ret = vfio_type1v3_map_one(batch->container, &request);
+		ret = vfio_type1v3_become_owner(batch->container) ?:
+		      vfio_type1v3_map_one(batch->container,
+					   &batch->units[i].request);
 		if (vfio_type1v3_set_result(batch, i, 1, ret))
 			return true;
 	}
@@ -3048,94 +3059,104 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 					       unsigned int end)
 {
 	bool atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
-	unsigned int i, n, nr = 0, done;
+	unsigned int i, done = first;
 	struct vfio_type1v3_unit *unit;
 	unsigned long npages = 0, more;
 
-	for (i = first; i < end; i += n) {
-		unit = &batch->now[nr];
-		n = vfio_type1v3_join_units(batch, i, end, false, unit);
-		if (vfio_type1v3_need_not_map(batch, unit))
+	for (i = first; i < end; i += unit->nr_entries) {
+		unit = &batch->units[i];
+		unit->skip = vfio_type1v3_need_not_map(batch, i);
+		if (unit->skip)
 			continue;
 		more = vfio_type1v3_request_pages(&unit->request);
 		if (more > batch->nr - npages)
 			break;
 		npages += more;
-		nr++;
 	}
 	if (atomic && i < end)
 		return first;
 
-	done = nr ? vfio_type1v3_map_now(batch->container, batch->now, nr,
-					 npages, batch->pages, atomic) : 0;
+	if (npages)
+		done += vfio_type1v3_map_now(batch->container,
+					     &batch->units[first], i - first,
+					     npages, batch->pages, atomic);
+	else
+		done = i;
 	/* The other way will tell which entry fails. */
-	if (atomic && done < nr)
+	if (atomic && done < i)
 		return first;
-	if (done < nr)
-		i = batch->now[done].entry;
-	vfio_type1v3_set_result(batch, first, i - first, 0);
-	return i;
+	vfio_type1v3_set_result(batch, first, done - first, 0);
+	return done;
 }
 
 /*
- * Map units [@i, @end), which have been reserved and charged, all or none: they
+ * Map units [@first, @end), which have been reserved and charged, all or none: they
  * stay reserved until the last one is mapped.  Returns true if the batch ends here.
  */
 static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
-				    unsigned int i, unsigned int end)
+				    unsigned int first, unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
-	struct vfio_type1v3_unit *unit = &batch->units[i];
-	unsigned int nr = end - i, n, k, entry = unit->entry;
+	struct vfio_type1v3_unit *unit;
 	struct vfio_type1v3_map *maps;
+	unsigned int i, done, entry = first;
 	unsigned long npages;
 	bool has_domain;
 	int ret = 0;
 
-	maps = kvmalloc_array(nr, sizeof(*maps), VFIO_DMA_GFP);
+	maps = kvmalloc_array(end - first, sizeof(*maps), VFIO_DMA_GFP);
 	if (!maps)
 		ret = -ENOMEM;
-	for (n = 0; n < nr && !ret; n++) {
-		ret = vfio_type1v3_pin_map(container, &unit[n].request, &maps[n],
-					   true);
+	for (i = first; i < end && !ret; i += unit->nr_entries) {
+		unit = &batch->units[i];
+		if (unit->skip)
+			continue;
+		ret = vfio_type1v3_pin_map(container, &unit->request,
+					   &maps[i - first], true);
 		if (!ret)
 			continue;
-		entry = unit[n].entry;
+		entry = i;
 		npages = batch->entries[entry].size >> PAGE_SHIFT;
-		while (npages <= maps[n].failed)
+		while (npages <= maps[i - first].failed)
 			npages += batch->entries[++entry].size >> PAGE_SHIFT;
 	}
+	done = i;
 
 	/* A domain may have gone or come when the first ones were mapped already. */
 	has_domain = vfio_type1v3_has_domain(container);
-	for (k = 0; k < n && !ret; k++) {
-		if (has_domain ? maps[k].lost :
+	for (i = first; i < done && !ret; i += batch->units[i].nr_entries) {
+		if (batch->units[i].skip)
+			continue;
+		if (has_domain ? maps[i - first].lost :
 		    !vfio_type1v3_has_group(container)) {
 			ret = -ENODEV;
-			entry = unit[k].entry;
+			entry = i;
 		}
 	}
 
-	for (k = 0; k < n; k++) {
-		vfio_type1v3_finish_map(container, &unit[k].request, &maps[k],
-					ret);
-		vfio_type1v3_set_result(batch, unit[k].entry, unit[k].nr_entries,
+	for (i = first; i < done; i += unit->nr_entries) {
+		unit = &batch->units[i];
+		if (unit->skip)
+			continue;
+		vfio_type1v3_finish_map(container, &unit->request,
+					&maps[i - first], ret);
+		vfio_type1v3_set_result(batch, i, unit->nr_entries,
 					ret ? -ECANCELED : 0);
 	}
-	vfio_type1v3_drop_units(batch, i + n, end, true);
+	vfio_type1v3_drop_units(batch, done, end, true);
 	kvfree(maps);
 	return ret && vfio_type1v3_set_result(batch, entry, 1, ret);
 }
 
 /* Map entries [@i, @end).  Returns true if the batch ends here. */
-static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
-				   unsigned int i, unsigned int end)
+static noinline bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
+					    unsigned int i, unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
 	bool stop = false, is_charged = true;
 	struct vfio_type1v3_unit *unit;
 	unsigned long npages = 0;
-	unsigned int n, last;
+	unsigned int n;
 	int ret;
 
 	ret = vfio_type1v3_become_owner(container);
@@ -3154,23 +3175,29 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 		}
 	}
 
-	n = vfio_type1v3_reserve_units(batch, i, end, &npages);
-	last = i + n;
+	end = vfio_type1v3_reserve_units(batch, i, end, &npages);
 	/* Reserving has ended early if an error is to end the batch. */
 	if (batch->failed &&
 	    !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE))
 		stop = true;
 	if (stop && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		vfio_type1v3_drop_units(batch, i, last, false);
+		vfio_type1v3_drop_units(batch, i, end, false);
 		goto out_owner;
 	}
+	while (i < end && batch->units[i].skip)
+		i += batch->units[i].nr_entries;
+	if (i == end)
+		goto out_owner;
 	if (!vfio_type1v3_has_domain(container)) {
 		if (vfio_type1v3_batch_state(batch))
-			vfio_type1v3_publish(container, &batch->units[i], n,
-					     false);
-		for (; i < last; i++)
-			vfio_type1v3_set_result(batch, batch->units[i].entry,
-						batch->units[i].nr_entries, 0);
+			vfio_type1v3_publish(container, &batch->units[i],
+					     end - i, false);
+		for (; i < end; i += unit->nr_entries) {
+			unit = &batch->units[i];
+			if (!unit->skip)
+				vfio_type1v3_set_result(batch, i,
+							unit->nr_entries, 0);
+		}
 		goto out_owner;
 	}
 
@@ -3178,9 +3205,8 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	ret = vfio_dma_charge(&container->owner, npages);
 	mutex_lock(&container->lock);
 	if (ret && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		vfio_type1v3_drop_units(batch, i, last, false);
-		stop = vfio_type1v3_set_result(batch, batch->units[i].entry, 1,
-					       ret);
+		vfio_type1v3_drop_units(batch, i, end, false);
+		stop = vfio_type1v3_set_result(batch, i, 1, ret);
 		goto out_owner;
 	}
 	/* As many as there is room for, and each gets its own answer. */
@@ -3188,20 +3214,21 @@ static bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 		is_charged = false;
 
 	if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		stop = vfio_type1v3_map_atomic(batch, i, last);
+		stop = vfio_type1v3_map_atomic(batch, i, end);
 		goto out_owner;
 	}
 
-	for (n = i; n < last; n++) {
-		unit = &batch->units[n];
+	for (; i < end; i += n) {
+		unit = &batch->units[i];
+		n = unit->nr_entries;
+		if (unit->skip)
+			continue;
 		ret = vfio_type1v3_map_reserved(container, &unit->request,
 						is_charged);
-		if (ret && unit->nr_entries > 1 ?
-		    vfio_type1v3_map_singly(batch, unit) :
-		    vfio_type1v3_set_result(batch, unit->entry,
-					    unit->nr_entries, ret)) {
+		if (ret && n > 1 ? vfio_type1v3_map_singly(batch, i) :
+				   vfio_type1v3_set_result(batch, i, n, ret)) {
 			stop = true;
-			vfio_type1v3_drop_units(batch, n + 1, last, is_charged);
+			vfio_type1v3_drop_units(batch, i + n, end, is_charged);
 			break;
 		}
 	}
@@ -3211,55 +3238,57 @@ out_owner:
 	return stop;
 }
 
+/* Is all of a range one run that is mapped? */
+static bool vfio_type1v3_is_run(struct vfio_type1v3 *container,
+				unsigned long first, unsigned long last)
+{
+	struct vfio_xa_dma_run run;
+
+	return vfio_xa_dma_next(&container->store, first, last, &run) &&
+	       run.first == first && run.last == last &&
+	       !(run.word & VFIO_XA_DMA_PENDING);
+}
+
 /* Unmap entries [@i, @end).  Returns true if the batch ends here. */
-static bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
-				     unsigned int i, unsigned int end)
+static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
+					      unsigned int i, unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
-	unsigned long unpinned = 0, npages;
-	struct vfio_type1v3_unit unit;
-	struct vfio_xa_dma_run run;
-	unsigned int joined, n, k;
+	unsigned long unpinned = 0, npages, first, last;
+	struct vfio_type1v3_unit *unit;
+	unsigned int n, k;
 	bool stop = false;
 	int ret;
 
 	for (; i < end && !stop; i += n) {
-		joined = vfio_type1v3_join_units(batch, i, end, true, &unit);
-		n = joined;
+		unit = &batch->units[i];
+		first = unit->request.first;
+		last = unit->request.last;
 		/* This drops the mutex: others may unmap a part. */
 		if (vfio_type1v3_has_pins(container)) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
-			vfio_type1v3_release_pins(container, unit.request.first,
-						  unit.request.last);
+			vfio_type1v3_release_pins(container, first, last);
 		}
 		/* Only if all of it is mapped is it known what each entry gets. */
-		if (n > 1 && (!vfio_xa_dma_next(&container->store,
-						unit.request.first,
-						unit.request.last, &run) ||
-			      run.first != unit.request.first ||
-			      run.last != unit.request.last ||
-			      run.word & VFIO_XA_DMA_PENDING)) {
-			n = 1;
-			unit = batch->units[i];
-		}
+		if (unit->nr_entries > 1 &&
+		    !vfio_type1v3_is_run(container, first, last))
+			vfio_type1v3_split_unit(batch, i);
 
+		n = unit->nr_entries;
 		npages = 0;
-		ret = vfio_type1v3_unmap_range(container, unit.request.first,
-					       unit.request.last, true, &npages,
-					       &unpinned);
+		ret = vfio_type1v3_unmap_range(container, first,
+					       unit->request.last, true,
+					       &npages, &unpinned);
 		if (n == 1 || ret) {
-			batch->entries[unit.entry].size =
-				(u64)npages << PAGE_SHIFT;
+			batch->entries[i].size = (u64)npages << PAGE_SHIFT;
 			for (k = 1; k < n; k++)
-				batch->entries[unit.entry + k].size = 0;
+				batch->entries[i + k].size = 0;
 		}
-		stop = vfio_type1v3_set_result(batch, unit.entry, n, ret);
+		stop = vfio_type1v3_set_result(batch, i, n, ret);
 		/* What stays can be pinned again. */
 		if (stop)
-			vfio_type1v3_change(container,
-					    batch->units[i].request.first,
-					    batch->units[i + joined - 1].request.last,
+			vfio_type1v3_change(container, first, last,
 					    VFIO_XA_DMA_UNMAPPING, 0);
 	}
 	vfio_type1v3_unmap_finish(container, unpinned);
@@ -3280,18 +3309,18 @@ vfio_type1v3_trace_entry(unsigned long id, bool unmap, unsigned long npages,
 }
 
 /* An entry is counted and traced as the call that it stands for. */
-static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
+static noinline void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 {
-	const struct vfio_iommu_type1v3_batch_entry *entry;
+	bool trace = trace_type1v3_map_enabled() || trace_type1v3_unmap_enabled();
+	const struct vfio_iommu_type1v3_batch_entry *entry = batch->entries;
+	const struct vfio_iommu_type1v3_batch_entry *end = entry + batch->nr;
 	struct vfio_type1v3 *container = batch->container;
 	unsigned long npages, sum = 0;
-	unsigned int i;
 	bool unmap;
 	int ret;
 
-	for (i = 0; i < batch->nr; i++) {
-		entry = &batch->entries[i];
-		unmap = vfio_type1v3_is_unmap(batch, i);
+	for (; entry < end; entry++) {
+		unmap = entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
 		ret = entry->result;
 		npages = entry->size >> PAGE_SHIFT;
 		/* An unmap can fail half-way, and says how far it came. */
@@ -3299,7 +3328,7 @@ static void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 			npages = 0;
 		vfio_type1v3_count(container, unmap ? VFIO_TYPE1V3_OP_UNMAP :
 				   VFIO_TYPE1V3_OP_MAP, npages, ret);
-		if (trace_type1v3_map_enabled() || trace_type1v3_unmap_enabled())
+		if (unlikely(trace))
 			vfio_type1v3_trace_entry(container->id, unmap, npages,
 						 entry);
 		sum += npages;
@@ -3313,30 +3342,21 @@ static int vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 {
 	struct vfio_type1v3 *container = batch->container;
 	unsigned int i, end;
-	bool stop = false;
-	int ret;
+	bool unmap, stop;
 
 	if (mutex_lock_killable(&container->lock))
 		return -EINTR;
 
-	/* Nothing takes effect unless every entry makes sense. */
-	for (i = 0; i < batch->nr; i++) {
-		ret = vfio_type1v3_check_entry(batch, i);
-		if (ret)
-			vfio_type1v3_set_result(batch, i, 1, ret);
-		else if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC &&
-			 vfio_type1v3_is_unmap(batch, i) !=
-			 vfio_type1v3_is_unmap(batch, 0))
-			vfio_type1v3_set_result(batch, i, 1, -EINVAL);
-	}
+	vfio_type1v3_check_batch(batch);
 	stop = batch->failed;
-
 	for (i = 0; i < batch->nr && !stop; i = end) {
-		for (end = i + 1; end < batch->nr; end++)
-			if (vfio_type1v3_is_unmap(batch, end) !=
-			    vfio_type1v3_is_unmap(batch, i))
-				break;
-		if (vfio_type1v3_is_unmap(batch, i))
+		unmap = vfio_type1v3_is_unmap(batch, i);
+		end = i;
+		do {
+			end += batch->units[end].nr_entries;
+		} while (end < batch->nr &&
+			 vfio_type1v3_is_unmap(batch, end) == unmap);
+		if (unmap)
 			stop = vfio_type1v3_batch_unmap(batch, i, end);
 		else
 			stop = vfio_type1v3_batch_map(batch, i, end);
@@ -3355,7 +3375,7 @@ vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 {
 	struct {
 		struct vfio_iommu_type1v3_batch_entry entry;
-		struct vfio_type1v3_unit units[2];
+		struct vfio_type1v3_unit unit;
 		struct page *page;
 	} small[VFIO_TYPE1V3_BATCH_SMALL] __uninitialized;
 	size_t minsz = offsetofend(struct vfio_iommu_type1v3_batch, entries);
@@ -3383,8 +3403,7 @@ vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 		return -ENOMEM;
 	batch.entries = room;
 	batch.units = (void *)(batch.entries + batch.nr);
-	batch.now = batch.units + batch.nr;
-	batch.pages = (void *)(batch.now + batch.nr);
+	batch.pages = (void *)(batch.units + batch.nr);
 
 	if (copy_from_user(batch.entries, u64_to_user_ptr(header.entries),
 			   batch.nr * sizeof(*batch.entries)))
