@@ -2,21 +2,27 @@
 /*
  * All that a container is asked for, asked at the same time: map, unmap, pin,
  * dirty tracking, batches, groups that come and go, and the end of it all, while
- * some of the memory is slow to come. userfaultfd makes it slow: a page that is
- * looked at for the first time comes when a thread of ours says so, and until
- * then whoever pins it waits in the middle of his call.
+ * some of the memory is slow to come. userfaultfd makes it slow, or a file system in
+ * user space that takes its time: a page that is looked at for the first time
+ * comes when a thread of ours says so, and until then whoever pins it waits in the
+ * middle of his call.
  *
  * What each call returns depends on who was first, so that only what can never
  * be is wrong. What must hold is that nothing crashes, hangs or is left behind.
+ * At the end the same one by one, where it is known what must happen: calls that
+ * wait for a page until we let it come, or are killed before.
  *
  * TYPE1V3_SECONDS in the environment: how long each test goes on, default 5.
  */
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -30,12 +36,224 @@
 #define PRIVATE		OTHER_IOVA	/* nobody unmaps what is here */
 #define PRIVATE_PAGES	16
 
+/*
+ * A file whose pages are slow to come
+ *
+ * The file system is a thread of this process, so that whoever waits for a page
+ * should be another one, or a thread that is not waited for. Pages are read one by
+ * one, and asynchronously: he who waits can be killed.
+ */
+struct slow_file {
+	char dir[32];
+	int dev;		/* /dev/fuse */
+	int fd;
+	pthread_t thread;
+	bool mounted, running;
+	unsigned int max_us;	/* that a page takes */
+	pthread_mutex_t lock;
+	bool hold;		/* a page comes when slow_file_release() is called */
+	struct slow_read {
+		__u64 id, page;
+	} held[SLOW];
+	unsigned int nr_held;
+	sem_t asked;		/* up for each page that is held */
+};
+
+/* What a page of it has in it: a pattern of pattern_fill() */
+#define SLOW_SEED(page)	(1000000 + (page) * PAGE)
+
+static void slow_answer(struct slow_file *f, __u64 id, int error, const void *data,
+			size_t size)
+{
+	struct {
+		struct fuse_out_header head;
+		__u8 data[PAGE];
+	} out = { .head = { sizeof(out.head) + size, error, id } };
+
+	memcpy(out.data, data, size);
+	/* nobody may want it any more */
+	if (write(f->dev, &out, out.head.len) < 0 && errno != ENOENT && errno != ENODEV)
+		perror("/dev/fuse");
+}
+
+static void slow_answer_page(struct slow_file *f, const struct slow_read *r)
+{
+	__u8 data[PAGE];
+
+	pattern_fill(data, PAGE, SLOW_SEED(r->page));
+	slow_answer(f, r->id, 0, data, PAGE);
+}
+
+static struct fuse_attr slow_attr(__u64 node)
+{
+	return (struct fuse_attr){
+		.ino = node,
+		.size = SLOW * PAGE,
+		.mode = node == FUSE_ROOT_ID ? S_IFDIR | 0755 : S_IFREG | 0444,
+		.nlink = 1,
+		.blksize = PAGE,
+	};
+}
+
+static void slow_read(struct slow_file *f, __u64 id, const struct fuse_read_in *in)
+{
+	struct slow_read r = { id, in->offset / PAGE };
+	bool hold;
+
+	pthread_mutex_lock(&f->lock);
+	hold = f->hold && f->nr_held < SLOW;
+	if (hold)
+		f->held[f->nr_held++] = r;
+	pthread_mutex_unlock(&f->lock);
+	if (hold) {
+		sem_post(&f->asked);
+		return;
+	}
+	if (f->max_us)
+		usleep(id * 7919 % f->max_us);
+	slow_answer_page(f, &r);
+}
+
+static void *slow_file_system(void *arg)
+{
+	static union {
+		struct fuse_in_header head;
+		__u8 bytes[FUSE_MIN_READ_BUFFER + PAGE];
+	} in;
+	struct slow_file *f = arg;
+	const void *args = &in.head + 1;
+
+	while (read(f->dev, &in, sizeof(in)) > 0 || errno == EINTR || errno == ENOENT) {
+		const struct fuse_init_in *init = args;
+		struct fuse_init_out init_out = {
+			.major = FUSE_KERNEL_VERSION,
+			.minor = FUSE_KERNEL_MINOR_VERSION,
+			.max_readahead = PAGE,
+			.flags = FUSE_ASYNC_READ,
+			.max_background = SLOW,
+			.congestion_threshold = SLOW,
+			.max_write = PAGE,
+		};
+		struct fuse_entry_out entry = {
+			.nodeid = 2,
+			.entry_valid = 3600,
+			.attr_valid = 3600,
+			.attr = slow_attr(2),
+		};
+		struct fuse_attr_out attr = {
+			.attr_valid = 3600,
+			.attr = slow_attr(in.head.nodeid),
+		};
+		/* a flush would wait for a server that ends with the same process */
+		struct fuse_open_out opened = {
+			.open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH,
+		};
+
+		switch (in.head.opcode) {
+		case FUSE_INIT:
+			if (init->minor < init_out.minor)
+				init_out.minor = init->minor;
+			slow_answer(f, in.head.unique, 0, &init_out, sizeof(init_out));
+			break;
+		case FUSE_LOOKUP:
+			slow_answer(f, in.head.unique, 0, &entry, sizeof(entry));
+			break;
+		case FUSE_GETATTR:
+			slow_answer(f, in.head.unique, 0, &attr, sizeof(attr));
+			break;
+		case FUSE_OPEN:
+			slow_answer(f, in.head.unique, 0, &opened, sizeof(opened));
+			break;
+		case FUSE_READ:
+			slow_read(f, in.head.unique, args);
+			break;
+		case FUSE_FORGET:
+		case FUSE_BATCH_FORGET:
+		case FUSE_INTERRUPT:
+			break;	/* not to be answered */
+		default:
+			slow_answer(f, in.head.unique, -EOPNOTSUPP, NULL, 0);
+		}
+	}
+	return NULL;
+}
+
+static int slow_file_open(struct slow_file *f)
+{
+	char text[100];
+
+	memset(f, 0, sizeof(*f));
+	f->fd = -1;
+	pthread_mutex_init(&f->lock, NULL);
+	sem_init(&f->asked, 0, 0);
+	f->dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (f->dev < 0)
+		return -errno;
+	strcpy(f->dir, "/tmp/type1v3_race.XXXXXX");
+	if (!mkdtemp(f->dir))
+		return -errno;
+	snprintf(text, sizeof(text), "fd=%d,rootmode=40000,user_id=0,group_id=0", f->dev);
+	if (mount("type1v3_race", f->dir, "fuse", MS_NOSUID | MS_NODEV, text))
+		return -errno;
+	f->mounted = true;
+	if (pthread_create(&f->thread, NULL, slow_file_system, f))
+		return -EAGAIN;
+	f->running = true;
+	snprintf(text, sizeof(text), "%s/slow", f->dir);
+	f->fd = open(text, O_RDONLY | O_CLOEXEC);
+	return f->fd < 0 ? -errno : 0;
+}
+
+/* What is in memory of it is forgotten, and has to come again. */
+static void slow_file_forget(struct slow_file *f, __u64 page, __u64 npages)
+{
+	posix_fadvise(f->fd, page * PAGE, npages * PAGE, POSIX_FADV_DONTNEED);
+}
+
+static void slow_file_hold(struct slow_file *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->hold = true;
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void slow_file_release(struct slow_file *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->hold = false;
+	while (f->nr_held)
+		slow_answer_page(f, &f->held[--f->nr_held]);
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void slow_file_close(struct slow_file *f)
+{
+	slow_file_release(f);
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->mounted)
+		umount2(f->dir, MNT_DETACH);
+	if (f->running)
+		pthread_join(f->thread, NULL);
+	if (f->dev >= 0)
+		close(f->dev);
+	if (f->dir[0])
+		rmdir(f->dir);
+}
+
+/* A private mapping: what is written stays here, and it can be pinned. */
+static __u8 *slow_file_map(const struct slow_file *f)
+{
+	return mmap(NULL, SLOW * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, f->fd, 0);
+}
+
 /* A process in which threads race */
 struct race {
 	struct container c;
 	const char *bdf[2];
 	bool physical, emulated, last_group;
 	__u8 *mem, *slow;
+	struct slow_file *file;	/* where slow memory comes from, or NULL: uffd */
 	int uffd, dev;
 	bool stop;
 	unsigned int bad;	/* results that cannot be */
@@ -340,6 +558,8 @@ static void *race_memory(void *arg)
 			/* what has come is missing again */
 			if (madvise(page, PAGE, MADV_DONTNEED))
 				r->bad++;
+			if (r->file)
+				slow_file_forget(r->file, (page - r->slow) / PAGE, 1);
 			madvise(r->mem + rnd(t, WINDOW) * PAGE, PAGE, MADV_DONTNEED);
 		}
 		usleep(rnd(t, 1000));
@@ -347,7 +567,7 @@ static void *race_memory(void *arg)
 	return NULL;
 }
 
-/* Where the slow memory comes from */
+/* Where the slow memory comes from that is not in a file */
 static void *slow_memory(void *arg)
 {
 	struct racer *t = arg;
@@ -391,9 +611,12 @@ static int race_open(struct race *r)
 
 	r->mem = mmap(NULL, (WINDOW + PRIVATE_PAGES) * PAGE, PROT_READ | PROT_WRITE,
 		      flags, -1, 0);
-	r->slow = mmap(NULL, SLOW * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+	r->slow = r->file ? slow_file_map(r->file) :
+			    mmap(NULL, SLOW * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
 	if (r->mem == MAP_FAILED || r->slow == MAP_FAILED)
 		return -ENOMEM;
+	if (r->file)
+		goto map;
 	r->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
 	if (r->uffd < 0 || ioctl(r->uffd, UFFDIO_API, &api))
 		return -errno;
@@ -402,6 +625,7 @@ static int race_open(struct race *r)
 	reg.range.len = SLOW * PAGE;
 	if (ioctl(r->uffd, UFFDIO_REGISTER, &reg))
 		return -errno;
+map:
 	return dma_map(&r->c, PRIVATE, r->mem + WINDOW * PAGE, PRIVATE_PAGES * PAGE, RW);
 }
 
@@ -432,7 +656,7 @@ static int race_once(struct race *r, enum ending end, __u64 seed, unsigned int m
 	}
 	for (i = 0; i <= ARRAY_SIZE(run); i++)
 		racer[i] = (struct racer){ .r = r, .rng = seed * 100 + i };
-	if (pthread_create(&slow, NULL, slow_memory, &racer[ARRAY_SIZE(run)]))
+	if (!r->file && pthread_create(&slow, NULL, slow_memory, &racer[ARRAY_SIZE(run)]))
 		return 3;
 	for (i = 0; i < ARRAY_SIZE(run); i++) {
 		if (pthread_create(&thread[i], NULL, run[i], &racer[i]))
@@ -473,8 +697,33 @@ static long module_users(void)
 	return atol(text);
 }
 
+/* false, and the test skipped, where the kernel has no FUSE */
+static bool need_slow_file(struct __test_metadata *_metadata, struct slow_file *f)
+{
+	int ret = slow_file_open(f);
+
+	if (ret == -ENOENT)
+		SKIP(return false, "no /dev/fuse");
+	EXPECT_EQ(0, ret);
+	return !ret;
+}
+
+/* Of a process that has ended nothing is left; children of it may take a moment. */
+static bool all_gone(long pinned, long users)
+{
+	for (int wait = 0; wait < 500; wait++) {
+		if (pinned_pages() == pinned && module_users() == users)
+			return true;
+		usleep(10000);
+	}
+	printf("# %ld pages are left pinned, %ld users\n", pinned_pages() - pinned,
+	       module_users() - users);
+	return false;
+}
+
 FIXTURE(race) {
 	struct race r;
+	struct slow_file file;
 	long pinned, users;
 };
 
@@ -498,9 +747,14 @@ FIXTURE_SETUP(race)
 	self->r.last_group = variant->last_group;
 	self->pinned = pinned_pages();
 	self->users = module_users();
+	if (need_slow_file(_metadata, &self->file))
+		self->file.max_us = 3000;
 }
 
-FIXTURE_TEARDOWN(race) { }
+FIXTURE_TEARDOWN(race)
+{
+	slow_file_close(&self->file);
+}
 
 TEST_F_TIMEOUT(race, everything, 3600)
 {
@@ -515,6 +769,7 @@ TEST_F_TIMEOUT(race, everything, 3600)
 		unsigned int ms = 100 + prng(&rng) % 500;
 		enum ending end = i % NR_ENDS;
 
+		self->r.file = i % 2 ? &self->file : NULL;
 		pid = fork();
 		ASSERT_LE(0, pid);
 		if (!pid) {
@@ -531,14 +786,298 @@ TEST_F_TIMEOUT(race, everything, 3600)
 		if (end == END_KILL && WIFSIGNALED(status))
 			status = 0;
 		ASSERT_EQ(0, status) TH_LOG("run %d, which ends %d", i, end);
-		/* of the process nothing is left; children of it may take a moment */
-		for (int wait = 0; wait < 500 && (pinned_pages() != self->pinned ||
-						  module_users() != self->users); wait++)
-			usleep(10000);
-		ASSERT_EQ(self->pinned, pinned_pages());
-		ASSERT_EQ(self->users, module_users());
+		ASSERT_TRUE(all_gone(self->pinned, self->users));
 	}
 	TH_LOG("%d processes", i);
+}
+
+/*
+ * One call that waits for a page of a file until we let it come
+ */
+#define HELD_PAGES	16UL	/* of which the first half is there */
+
+/* The page is not there, and nobody gets it before slow_file_release(). */
+static void hold_pages(struct slow_file *f, __u8 *slow)
+{
+	for (unsigned long i = 0; i < HELD_PAGES / 2; i++)
+		pattern_fill(slow + i * PAGE, PAGE, SLOW_SEED(i));
+	slow_file_forget(f, 0, SLOW);
+	slow_file_hold(f);
+}
+
+FIXTURE(held) {
+	struct container c;
+	struct slow_file file;
+	struct nvme nvme;
+	struct mem mem;
+	const char *bdf[2];
+	__u8 *slow;
+	pthread_t thread;
+	unsigned long npages;
+	bool done;
+	int ret;
+	long locked, pinned;
+};
+
+FIXTURE_SETUP(held)
+{
+	container_init(&self->c);
+	nvme_init(&self->nvme);
+	self->bdf[0] = need_device(_metadata, ENV_NVME);
+	if (!self->bdf[0])
+		return;
+	self->bdf[1] = need_device(_metadata, ENV_NVME2);
+	if (!self->bdf[1] || !need_slow_file(_metadata, &self->file))
+		return;
+	self->slow = slow_file_map(&self->file);
+	ASSERT_NE(MAP_FAILED, (void *)self->slow);
+	hold_pages(&self->file, self->slow);
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, PAGE));
+	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, self->bdf[0]));
+	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, self->bdf[0], NVME_IOVA));
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+}
+
+FIXTURE_TEARDOWN(held)
+{
+	nvme_close(&self->nvme);
+	container_close(&self->c);
+	if (self->slow)
+		munmap(self->slow, SLOW * PAGE);
+	mem_free(&self->mem);
+	slow_file_close(&self->file);
+}
+
+static void *held_map(void *arg)
+{
+	FIXTURE_DATA(held) * self = arg;
+
+	self->ret = dma_map(&self->c, IOVA(0), self->slow + (HELD_PAGES - self->npages) *
+			    PAGE, self->npages * PAGE, RW);
+	__atomic_store_n(&self->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Returns when it waits, or does not and is done. */
+static int held_start(FIXTURE_DATA(held) * self, unsigned long npages)
+{
+	self->npages = npages;
+	if (pthread_create(&self->thread, NULL, held_map, self))
+		return -EAGAIN;
+	while (sem_trywait(&self->file.asked)) {
+		if (__atomic_load_n(&self->done, __ATOMIC_ACQUIRE))
+			return self->ret ?: -EALREADY;
+		usleep(1000);
+	}
+	return 0;
+}
+
+static int held_finish(FIXTURE_DATA(held) * self)
+{
+	slow_file_release(&self->file);
+	pthread_join(self->thread, NULL);
+	return self->ret;
+}
+
+/* The range is reserved: nobody gets it, and nobody sees it. */
+TEST_F_TIMEOUT(held, others, 300)
+{
+	static __u8 data[HELD_PAGES * PAGE];
+	__u64 iova[HELD_PAGES], bits[2];
+
+	ASSERT_EQ(0, held_start(self, HELD_PAGES));
+	EXPECT_EQ(0, dma_map(&self->c, IOVA(100), self->mem.va, PAGE, RW));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(0), self->mem.va, PAGE, RW));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(HELD_PAGES - 1), self->mem.va, PAGE, RW));
+	EXPECT_EQ(0, dirty_tracking(&self->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
+	EXPECT_EQ(0, dirty_bitmap(&self->c, IOVA(0), 128 * PAGE, PAGE, bits, sizeof(bits)));
+	EXPECT_EQ(0, bits[0]);
+	EXPECT_EQ(1ULL << (100 - 64), bits[1]);
+	EXPECT_EQ(0, dma_unmap_dirty(&self->c, IOVA(0), HELD_PAGES * PAGE, PAGE, bits,
+				     sizeof(bits)));
+	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(0), HELD_PAGES * PAGE));
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, IOVA(0), 200 * PAGE));
+	EXPECT_EQ(0, container_attach(&self->c, self->bdf[1]));
+	/* all that has come to its end, and this has not */
+	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_ACQUIRE));
+
+	EXPECT_EQ(0, held_finish(self));
+	EXPECT_EQ(HELD_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(HELD_PAGES, pinned_pages() - self->pinned);
+	for (unsigned long i = 0; i < HELD_PAGES; i++)
+		iova[i] = IOVA(i);
+	EXPECT_EQ(0, nvme_dma_read(&self->nvme, iova, HELD_PAGES, data));
+	for (unsigned long i = 0; i < HELD_PAGES; i++)
+		EXPECT_EQ(-1, pattern_check(data + i * PAGE, PAGE, SLOW_SEED(i)));
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap(&self->c, IOVA(0), HELD_PAGES * PAGE));
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+/* A few pages are mapped at once or not at all: who comes first gets the range. */
+TEST_F_TIMEOUT(held, few, 300)
+{
+	ASSERT_EQ(0, held_start(self, 4));
+	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(0), HELD_PAGES * PAGE));
+	EXPECT_EQ(0, dma_map(&self->c, IOVA(3), self->mem.va, PAGE, RW));
+	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_ACQUIRE));
+	EXPECT_EQ(-EEXIST, held_finish(self));
+	EXPECT_EQ(1, locked_pages() - self->locked);
+	EXPECT_EQ(1, pinned_pages() - self->pinned);
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, IOVA(0), HELD_PAGES * PAGE));
+}
+
+/* The last group goes: there is nothing to map for. */
+TEST_F_TIMEOUT(held, detach, 300)
+{
+	nvme_close(&self->nvme);
+	dma_unmap_all(&self->c);
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+	ASSERT_EQ(0, held_start(self, HELD_PAGES));
+	EXPECT_EQ(0, container_detach(&self->c, self->bdf[0]));
+	EXPECT_FALSE(__atomic_load_n(&self->done, __ATOMIC_ACQUIRE));
+	EXPECT_EQ(-ENODEV, held_finish(self));
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+}
+
+/*
+ * A process that is killed while it waits: in a container of its own, or on behalf
+ * of who owns the container, which is this process. The page never comes before
+ * all of it has gone.
+ */
+enum waits { IN_MAP, IN_MAP_FEW, IN_BATCH, IN_RW, IN_PIN, IN_ATTACH };
+
+FIXTURE(killed_waiting) {
+	struct container c;
+	struct slow_file file;
+	const char *bdf;
+	__u8 *slow;
+	int dev;
+	bool own;
+	long locked, pinned, users;
+};
+
+FIXTURE_VARIANT(killed_waiting) { enum waits in; };
+
+FIXTURE_VARIANT_ADD(killed_waiting, map) { IN_MAP };
+FIXTURE_VARIANT_ADD(killed_waiting, map_few) { IN_MAP_FEW };
+FIXTURE_VARIANT_ADD(killed_waiting, batch) { IN_BATCH };
+FIXTURE_VARIANT_ADD(killed_waiting, rw) { IN_RW };
+FIXTURE_VARIANT_ADD(killed_waiting, pin) { IN_PIN };
+FIXTURE_VARIANT_ADD(killed_waiting, attach) { IN_ATTACH };
+
+/* A container with an emulated device, for which nothing is pinned yet */
+static int killed_open(FIXTURE_DATA(killed_waiting) * self)
+{
+	self->dev = emulated_open(&self->c, VFIO_TYPE1v3_IOMMU, 0);
+	if (self->dev < 0)
+		return self->dev;
+	return dma_map(&self->c, IOVA(0), self->slow, HELD_PAGES * PAGE, RW);
+}
+
+FIXTURE_SETUP(killed_waiting)
+{
+	container_init(&self->c);
+	self->dev = -1;
+	self->bdf = need_device(_metadata, ENV_NVME);
+	if (!self->bdf || !need_slow_file(_metadata, &self->file))
+		return;
+	self->slow = slow_file_map(&self->file);
+	ASSERT_NE(MAP_FAILED, (void *)self->slow);
+	hold_pages(&self->file, self->slow);
+	self->own = variant->in != IN_PIN && variant->in != IN_ATTACH;
+	if (!self->own)
+		ASSERT_EQ(0, killed_open(self));
+	self->locked = locked_pages();
+	self->pinned = pinned_pages();
+	self->users = module_users();
+}
+
+FIXTURE_TEARDOWN(killed_waiting)
+{
+	if (self->dev >= 0)
+		close(self->dev);
+	container_close(&self->c);
+	if (self->slow)
+		munmap(self->slow, SLOW * PAGE);
+	slow_file_close(&self->file);
+}
+
+/* The call. It returns only if something is wrong. */
+static int killed_wait(FIXTURE_DATA(killed_waiting) * self, enum waits in)
+{
+	struct vfio_iommu_type1v3_batch_entry e[] = {
+		{ IOVA(50), 4 * PAGE, (uintptr_t)self->slow, RW },
+		{ IOVA(100), HELD_PAGES * PAGE, (uintptr_t)self->slow, RW },
+		{ IOVA(200), PAGE, (uintptr_t)self->slow, RW },
+	};
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.nr_entries = ARRAY_SIZE(e),
+		.entries = (uintptr_t)e,
+	};
+	__u8 data[64];
+	int ret = 0;
+
+	if (in == IN_RW)
+		ret = killed_open(self);
+	else if (self->own)
+		ret = container_open(&self->c, VFIO_TYPE1v3_IOMMU, self->bdf);
+	if (ret)
+		return ret;
+	switch (in) {
+	case IN_MAP:
+		return dma_map(&self->c, IOVA(0), self->slow, HELD_PAGES * PAGE, RW);
+	case IN_MAP_FEW:
+		return dma_map(&self->c, IOVA(0), self->slow + (HELD_PAGES / 2 - 2) * PAGE,
+			       4 * PAGE, RW);
+	case IN_BATCH:
+		return ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch);
+	case IN_RW:
+		return emulated_rw(self->dev, IOVA(HELD_PAGES - 1), data, 64, 0);
+	case IN_PIN:
+		return emulated_pin(self->dev, IOVA(0), HELD_PAGES, PIN_RW, NULL);
+	case IN_ATTACH:
+		return container_attach(&self->c, self->bdf);
+	}
+	return 0;
+}
+
+TEST_F_TIMEOUT(killed_waiting, all_gone, 300)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		printf("# returned %d\n", killed_wait(self, variant->in));
+		fflush(stdout);
+		_exit(1);
+	}
+	while (sem_trywait(&self->file.asked)) {
+		ASSERT_EQ(0, waitpid(pid, &status, WNOHANG));
+		usleep(1000);
+	}
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFSIGNALED(status));
+	EXPECT_TRUE(all_gone(self->pinned, self->users));
+	EXPECT_EQ(self->locked, locked_pages());
+
+	/* and it can be done again */
+	slow_file_release(&self->file);
+	if (self->own)
+		ASSERT_EQ(0, killed_open(self));
+	ASSERT_EQ(0, container_attach(&self->c, self->bdf));
+	EXPECT_EQ(HELD_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(HELD_PAGES, pinned_pages() - self->pinned);
+	EXPECT_EQ(HELD_PAGES, emulated_pin(self->dev, IOVA(0), HELD_PAGES, PIN_RW, NULL));
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(&self->c));
 }
 
 TEST_HARNESS_MAIN
