@@ -109,12 +109,13 @@ failed=0
 for test in "${tests[@]}"; do
 	echo "# $test"
 	read -ra words <<<"$test"
-	dir=$bindir
+	dir=$bindir options=()
 	case ${words[0]} in
 	*.sh) dir=$here ;;
-	*_test) words+=("${excluded[@]}") ;;
+	*_test) options=("${excluded[@]}") ;;
 	esac
-	"$dir/${words[0]}" "${words[@]:1}"
+	# in front, because the first option that fits a case counts
+	"$dir/${words[0]}" "${options[@]}" "${words[@]:1}"
 	status=$?
 	# 4: everything was skipped
 	[ $status = 0 ] || [ $status = 4 ] || {
