@@ -1843,7 +1843,7 @@ static void change_array(struct slot *slot, unsigned long last, unsigned long cl
 static void change_slot(struct slot *slot, unsigned long last, unsigned long clear,
 			unsigned long set, unsigned long done)
 {
-	unsigned long index;
+	unsigned long index, word;
 
 	if (!slot_shift(slot) && slot->node) {
 		change_pages(slot, last, clear, set, done);
@@ -1851,8 +1851,10 @@ static void change_slot(struct slot *slot, unsigned long last, unsigned long cle
 		change_array(slot, last, clear, set, done);
 	} else if (entry_is_single(slot->entry)) {
 		index = single_index(slot->entry, slot->index);
+		/* The high bits of the entry are not those of the word. */
+		word = (single_word(slot->entry) & ~clear) | set;
 		if (index >= slot->index && index <= last)
-			slot_replace(slot, word_change(slot->entry, clear, set));
+			slot_replace(slot, single_entry(index, word));
 	} else if (slot_within(slot, last)) {
 		slot_replace(slot, word_change(slot->entry, clear, set));
 		node_fold(slot, done);
@@ -1864,8 +1866,9 @@ static void change_slot(struct slot *slot, unsigned long last, unsigned long cle
  * @store: the store
  * @first: IOVA page number of the first page
  * @last: IOVA page number of the last page, inclusive
- * @clear: VFIO_XA_DMA_* flags to clear
- * @set: VFIO_XA_DMA_* flags to set
+ * @clear: VFIO_XA_DMA_* flags to clear, or any bits that leave the word its length:
+ *	whether the highest ones are copies of its sign must not change
+ * @set: bits to set, likewise
  *
  * Pages which are not present are skipped. A range which does not end where
  * runs end needs vfio_xa_dma_prepare(). When this sets a TRANSIENT flag, the

@@ -339,7 +339,7 @@ static void test_single(struct kunit *test)
 	};
 	struct model *m = test->priv;
 	struct vfio_xa_dma *store = &m->store;
-	unsigned long i, page;
+	unsigned long i, page, word;
 	size_t bytes;
 
 	for (i = 0; i < 4096; i++)
@@ -389,6 +389,10 @@ static void test_single(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), words[i - 2048]);
 		KUNIT_EXPECT_EQ(test, vfio_xa_dma_footprint(store),
 				bytes + (i < 2050 ? 0 : 16 + sizeof(void *)));
+		/* All of a word is replaced, as that of a pinned page is. */
+		word = words[i - 2048] ^ BIT(VFIO_XA_DMA_FLAG_BITS);
+		vfio_xa_dma_change(store, page, page, words[i - 2048], word);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(store, page), word);
 		vfio_xa_dma_erase(store, page, page);
 		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, page, page, WORD(i),
 							 GFP_KERNEL_ACCOUNT), 0);
