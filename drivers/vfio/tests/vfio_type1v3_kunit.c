@@ -1678,7 +1678,15 @@ static const struct vfio_device_ops device_ops = {
 	.dma_unmap	= ignore_dma_unmap,
 };
 
-#define PIN_OFTEN	5000UL
+#define PIN_OFTEN	2500UL
+#define PIN_DENSE	256UL
+
+static int pin_one_page(struct container_test *t, unsigned long page,
+			struct page **pages)
+{
+	return vfio_type1v3_ops.pin_pages(t->data, test_group(&t->emulated),
+					  (BASE + page) << PAGE_SHIFT, 1, RW, pages);
+}
 
 /* The number of pins of a page has an end, and pins of several pages none of it. */
 static void pin_overflow(struct kunit *test)
@@ -1691,7 +1699,7 @@ static void pin_overflow(struct kunit *test)
 	dma_addr_t iova = BASE << PAGE_SHIFT;
 	struct vfio_device *device;
 	struct page *pages[3];
-	unsigned long value, i;
+	unsigned long value, i, k, at;
 
 	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, device);
@@ -1733,16 +1741,27 @@ static void pin_overflow(struct kunit *test)
 	vfio_type1v3_ops.unpin_pages(t->data, iova, 3);
 	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(pins));
 
-	/* A page far from others, which is kept in another form, by and by */
-	for (i = 1; i <= PIN_OFTEN; i++) {
-		KUNIT_ASSERT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, group, iova,
-								 1, RW, pages), 1);
-		KUNIT_ASSERT_PTR_EQ(test, pages[0], t->memory->pages[0]);
-		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(pins, BASE) & max, i * one);
+	/* Among many, and alone in its block: so that they are kept in other forms */
+	KUNIT_ASSERT_EQ(test, container_map(test, 8, 1016, 8, RW, false), 0);
+	for (i = 0; i < PIN_DENSE; i++)
+		KUNIT_ASSERT_EQ(test, pin_one_page(t, i, pages), 1);
+	for (k = 0; k < 2; k++) {
+		at = k ? 1000 : 1;
+		for (i = 2 - k; i <= PIN_OFTEN; i++) {
+			KUNIT_ASSERT_EQ(test, pin_one_page(t, at, pages), 1);
+			KUNIT_ASSERT_PTR_EQ(test, pages[0], t->memory->pages[at]);
+			KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(pins, BASE + at) & max,
+					i * one);
+		}
 	}
-	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 1);
-	for (i = 1; i <= PIN_OFTEN; i++)
-		vfio_type1v3_ops.unpin_pages(t->data, iova, 1);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), PIN_DENSE + 1);
+	for (k = 0; k < 2; k++)
+		for (i = 0; i < PIN_OFTEN; i++)
+			vfio_type1v3_ops.unpin_pages(t->data, iova +
+						     (k ? 1000 : 1) * PAGE_SIZE, 1);
+	for (i = 0; i < PIN_DENSE; i++)
+		if (i != 1)
+			vfio_type1v3_ops.unpin_pages(t->data, iova + i * PAGE_SIZE, 1);
 	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(pins));
 
 	/* No page frame number has a bit that is for something else. */
