@@ -138,6 +138,16 @@ int vfio_dma_owner_move(struct vfio_dma_owner *owner)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_move, "VFIO_DMA");
 
+/*
+ * One at a time: with mmap_lock, or of an address space that is gone with the
+ * backend's mutex.  Whoever only wants to know the number reads it without.
+ */
+static void vfio_dma_count_charge(struct vfio_dma_owner *owner,
+				  unsigned long npages)
+{
+	WRITE_ONCE(owner->npages, owner->npages + npages);
+}
+
 /**
  * vfio_dma_charge() - charge locked memory to the owner
  * @owner: owner of the mappings
@@ -163,7 +173,7 @@ int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages)
 	ret = __account_locked_vm(mm, npages, true, owner->task,
 				  owner->lock_cap);
 	if (!ret)
-		owner->npages += npages;
+		vfio_dma_count_charge(owner, npages);
 	mmap_write_unlock(mm);
 	return ret;
 }
@@ -186,13 +196,13 @@ void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 
 	/* An address space that is being torn down needs no accounting. */
 	if (foreign && !mmget_not_zero(mm)) {
-		owner->npages -= npages;
+		vfio_dma_count_charge(owner, -npages);
 		return;
 	}
 
 	mmap_write_lock(mm);
 	__account_locked_vm(mm, npages, false, owner->task, owner->lock_cap);
-	owner->npages -= npages;
+	vfio_dma_count_charge(owner, -npages);
 	mmap_write_unlock(mm);
 	/* If it is the last one, what that waits for is no business of ours. */
 	if (foreign)
