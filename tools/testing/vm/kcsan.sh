@@ -13,7 +13,8 @@ VM=$TOP/tools/testing/vm
 out=$CACHE/kcsan-out
 tests=("$@")
 [ $# != 0 ] || tests=(type1v3_race_test type1v3_stream_test
-	type1v3_{uapi,limits,cut,batch,emulated,dirty,vaddr,trace}_test\ -V\ type1v2
+	type1v3_{uapi,limits,batch,emulated,dirty,vaddr,trace}_test
+	'type1v3_cut_test -t small_pages_flag'
 	'type1v3_fuzz --threads 3 --seconds 60')
 
 status=0
