@@ -5,14 +5,7 @@
 # - one side of the race is in its code, whatever the other is; or
 # - both sides are in functions that it has called: a lock was missing.
 # What the kernel does on its own, also on behalf of one of our calls, is counted.
-#   -v explained=FILE   lines of a regular expression for 'FUNCTION/FUNCTION' as in
-#                       a report's title, blank, why that is no fault
-
-BEGIN {
-	while (explained && (getline line < explained) > 0)
-		if (line !~ /^(#|$)/)
-			known[++nr_known] = "^(" substr(line, 1, match(line, /[ \t]/) - 1) ")$"
-}
+# For what is no fault there is data_race(), and a comment that says why.
 
 { sub(/\r$/, "") }
 { sub(/^(<[0-9]+>)?\[ *[0-9]+\.[0-9]+\](\[ *[TC][0-9]+\])? /, "") }
@@ -23,11 +16,7 @@ BEGIN {
 /^BUG: KCSAN: / {
 	in_report = 1
 	report = $0
-	ours = sides = calls = frame = 0
-	title = $0
-	sub(/.* in /, "", title)
-	sub(/ \/ /, "/", title)
-	gsub(/\+0x[0-9a-f]+|\/0x[0-9a-f]+|\[[a-z0-9_]+\]| /, "", title)
+	ours = calls = frame = 0
 	next
 }
 !in_report { next }
@@ -36,13 +25,6 @@ BEGIN {
 	total++
 	if (!ours && calls < 2)
 		next
-	for (i = 1; i <= nr_known; i++)
-		if (title ~ known[i])
-			break
-	if (i <= nr_known) {
-		nr_explained++
-		next
-	}
 	gsub(/\n/, "\n# ", report)
 	print "# " report
 	races++
@@ -68,8 +50,7 @@ END {
 	print "1..2"
 	print "# " watchpoints + 0 " watchpoints"
 	print (enabled && watchpoints ? "ok" : "not ok") " 1 kcsan.watches"
-	print "# " total + 0 " reports: " races + 0 " of this project, " \
-		nr_explained + 0 " of it and explained, the others are of the kernel alone"
+	print "# " total + 0 " reports: " races + 0 " of this project, the others of the kernel alone"
 	print (races || in_report ? "not ok" : "ok") " 2 kcsan.no_data_race"
 	exit races || in_report || !enabled || !watchpoints
 }

@@ -19,5 +19,5 @@ tests=("$@")
 
 status=0
 TYPE1V3_SECONDS=${TYPE1V3_SECONDS:-15} "$VM/selftests.sh" -c 2 -a KCSAN -o "$out" kcsan vtd "${tests[@]}" || status=$?
-awk -v explained="$VM/kcsan-explained" -f "$VM/kcsan.awk" "$out/console.log" || status=1
+awk -f "$VM/kcsan.awk" "$out/console.log" || status=1
 exit $status
