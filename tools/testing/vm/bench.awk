@@ -57,10 +57,10 @@ function table(title, which, format,    i, j, k, m, nm, c, line, any) {
 	}
 }
 
-# Instructions, or bytes: of less than one a page nobody can say that much
-function differs(was, is, measure) {
-	return is - was > 0.02 * was + (measure == "memory") * 0.05 ||
-	       was - is > 0.02 * was + (measure == "memory") * 0.05
+# By more than 2 %, and not only by half an instruction, or a tenth of a byte
+function differs(was, is, measure,    slack) {
+	slack = 0.02 * was + (measure == "memory" ? 0.1 : 0.5)
+	return is - was > slack || was - is > slack
 }
 
 function compare(file,    key, checked, bad) {
