@@ -3725,19 +3725,31 @@ err_unpin:
 
 /*
  * Wait until the memory from page @first on is there.  Called with the mutex held,
- * returns with it held; it is dropped in between.  Nothing stays pinned.
+ * returns with it held; it is dropped in between.  Nothing stays pinned.  What is
+ * pinned while the next page is waited for, which can be long, is charged.
  */
 static int vfio_type1v3_fault_in_pages(struct vfio_type1v3 *container,
 				       unsigned long first, unsigned long last)
 {
-	struct mm_struct *mm = container->owner.mm;
+	struct vfio_dma_owner owner = container->owner;
+	struct mm_struct *mm = owner.mm;
 	struct vfio_xa_dma_run run;
+	unsigned long charge = 0;
 	struct vfio_dma_pin pin;
 	int ret;
 
 	vfio_xa_dma_next(&container->store, first, last, &run);
+	if (!vfio_type1v3_has_domain(container))
+		charge = vfio_type1v3_run_pages(&run) -
+			 vfio_type1v3_count_pins(container, first, run.last);
+	/* The container can be somebody else's soon. */
+	get_task_struct(owner.task);
+	owner.npages = 0;
 	mutex_unlock(&container->lock);
 
+	ret = vfio_dma_charge(&owner, charge);
+	if (ret)
+		goto out_lock;
 	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(run.word, first),
 			   vfio_type1v3_run_pages(&run),
 			   run.word & VFIO_XA_DMA_WRITE);
@@ -3746,7 +3758,10 @@ static int vfio_type1v3_fault_in_pages(struct vfio_type1v3 *container,
 	if (!ret && !pin.size)
 		ret = -EINVAL;
 	vfio_dma_pin_finish(&pin);
+	vfio_dma_uncharge(&owner, charge);
 
+out_lock:
+	put_task_struct(owner.task);
 	mutex_lock(&container->lock);
 	return ret ?: vfio_type1v3_still_owner(container, mm);
 }
