@@ -202,7 +202,7 @@ static void cut_one(struct __test_metadata *_metadata, struct _test_data_cut *se
 }
 
 /* One page of a superpage: the first, one in the middle, the last. */
-TEST_F_TIMEOUT(cut, one_page, 120)
+TEST_F_TIMEOUT(cut, one_page, 900)
 {
 	const long leaf = variant->leaf / PAGE;
 	const bool v3 = is_v3(variant->type);
@@ -216,7 +216,7 @@ TEST_F_TIMEOUT(cut, one_page, 120)
 }
 
 /* Ranges: within a superpage, over a boundary, a whole one, almost all. */
-TEST_F_TIMEOUT(cut, range, 120)
+TEST_F_TIMEOUT(cut, range, 900)
 {
 	const long npages = variant->size / PAGE;
 	const bool v3 = is_v3(variant->type);
@@ -233,7 +233,7 @@ TEST_F_TIMEOUT(cut, range, 120)
 }
 
 /* IOVA and memory are not aligned alike: no superpages, same result. */
-TEST_F_TIMEOUT(cut, unaligned, 120)
+TEST_F_TIMEOUT(cut, unaligned, 900)
 {
 	const bool v3 = is_v3(variant->type);
 
@@ -270,7 +270,7 @@ TEST_F(cut, read_only)
  * of what each page of IOVA holds. Of a page of 1 GiB, which is one superpage to
  * begin with, that is the beginning; the rest must not change.
  */
-TEST_F_TIMEOUT(cut, random, 120)
+TEST_F_TIMEOUT(cut, random, 900)
 {
 	enum { PAGES = 1536 };
 	const bool v3 = is_v3(variant->type);

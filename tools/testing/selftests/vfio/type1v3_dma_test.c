@@ -224,7 +224,7 @@ TEST_F(dma, scattered)
 }
 
 /* More mappings than type1 allows. */
-TEST_F_TIMEOUT(dma, many_mappings, 120)
+TEST_F_TIMEOUT(dma, many_mappings, 900)
 {
 	enum { MANY = 70000, MEM_PAGES = 16384 };
 	const unsigned int limit = is_v3(variant->type) ? MANY : 65535 - 1;
@@ -409,7 +409,7 @@ static void expect_kind(struct __test_metadata *const _metadata,
 		EXPECT_EQ(-1, pattern_check(buf + i * PAGE, PAGE, page[i]));
 }
 
-TEST_F_TIMEOUT(kinds, copy, 60)
+TEST_F_TIMEOUT(kinds, copy, 900)
 {
 	struct nvme *n = &self->nvme;
 	struct mem *m = &self->mem;
@@ -623,7 +623,7 @@ TEST_F(groups, mmio)
 }
 
 /* A process that dies in the middle of DMA gives every page back. */
-TEST_F_TIMEOUT(groups, killed_during_dma, 60)
+TEST_F_TIMEOUT(groups, killed_during_dma, 900)
 {
 	__u64 seed = 5;
 

@@ -349,7 +349,7 @@ static long run_fillers(struct __test_metadata *_metadata, FIXTURE_DATA(limits) 
 }
 
 /* Threads fill the account together, to the page. */
-TEST_F_TIMEOUT(limits, concurrent, 300)
+TEST_F_TIMEOUT(limits, concurrent, 900)
 {
 	const long limit = 1000;
 	struct container *c = &self->c;
@@ -771,13 +771,13 @@ static void kill_in_unmap(struct __test_metadata *_metadata, FIXTURE_DATA(killed
 	EXPECT_EQ(KILLED_BYTES - done, dma_unmap_all(&self->c));
 }
 
-TEST_F_TIMEOUT(killed, unmap_all, 120)
+TEST_F_TIMEOUT(killed, unmap_all, 900)
 {
 	kill_in_unmap(_metadata, self, 0, GIB);
 }
 
 /* It looks for signals at every multiple of 1 GiB. */
-TEST_F_TIMEOUT(killed, unmap_range, 120)
+TEST_F_TIMEOUT(killed, unmap_range, 900)
 {
 	kill_in_unmap(_metadata, self, TEST_IOVA + MIB, GIB - MIB);
 }

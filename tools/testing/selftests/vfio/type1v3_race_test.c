@@ -881,7 +881,7 @@ static int held_finish(FIXTURE_DATA(held) * self)
 }
 
 /* The range is reserved: nobody gets it, and nobody sees it. */
-TEST_F_TIMEOUT(held, others, 300)
+TEST_F_TIMEOUT(held, others, 900)
 {
 	static __u8 data[HELD_PAGES * PAGE];
 	__u64 iova[HELD_PAGES], bits[2];
@@ -916,7 +916,7 @@ TEST_F_TIMEOUT(held, others, 300)
 }
 
 /* A few pages are mapped at once or not at all: who comes first gets the range. */
-TEST_F_TIMEOUT(held, few, 300)
+TEST_F_TIMEOUT(held, few, 900)
 {
 	ASSERT_EQ(0, held_start(self, 4));
 	EXPECT_EQ(0, dma_unmap(&self->c, IOVA(0), HELD_PAGES * PAGE));
@@ -929,7 +929,7 @@ TEST_F_TIMEOUT(held, few, 300)
 }
 
 /* The last group goes: there is nothing to map for. */
-TEST_F_TIMEOUT(held, detach, 300)
+TEST_F_TIMEOUT(held, detach, 900)
 {
 	nvme_close(&self->nvme);
 	dma_unmap_all(&self->c);
@@ -1046,7 +1046,7 @@ static int killed_wait(FIXTURE_DATA(killed_waiting) * self, enum waits in)
 	return 0;
 }
 
-TEST_F_TIMEOUT(killed_waiting, all_gone, 300)
+TEST_F_TIMEOUT(killed_waiting, all_gone, 900)
 {
 	int status;
 	pid_t pid;

@@ -676,7 +676,7 @@ TEST_F(uapi, threads_are_one_owner)
 }
 
 /* A fatal signal ends a long MAP, and nothing of it stays. */
-TEST_F_TIMEOUT(uapi, killed_in_map, 60)
+TEST_F_TIMEOUT(uapi, killed_in_map, 900)
 {
 	const size_t size = 768 * MIB;
 	struct mem big;
@@ -765,7 +765,7 @@ static void map_for_ever(struct container *c, struct mem *mem, __u64 seed)
 }
 
 /* Killing the process at any moment gives every page back. */
-TEST_F_TIMEOUT(uapi, killed_at_any_moment, 60)
+TEST_F_TIMEOUT(uapi, killed_at_any_moment, 900)
 {
 	__u64 seed = 1;
 
