@@ -915,7 +915,7 @@ static void cut_lost(struct kunit *test)
 	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
 	pfn = mock_memory_pfn(memory, 0);
 
-	for (nth = 1; ; nth++) {
+	for (nth = 1; ; nth = mock_next_failure(nth)) {
 		core_pin_map(test, memory, BASE, true);
 		leaf = mock_leaf_at(mock, first);
 		KUNIT_ASSERT_NOT_NULL(test, leaf);
