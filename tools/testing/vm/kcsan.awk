@@ -4,7 +4,8 @@
 # project has a part in any of the data races that were found:
 # - one side of the race is in its code, whatever the other is; or
 # - both sides are in functions that it has called: a lock was missing. Unless they
-#   are the locks' own: how those work inside, nobody else's lock protects.
+#   are the locks' own: how those work inside, nobody else's lock protects; or of a
+#   page fault: user memory that is not there yet is the memory management's.
 # What the kernel does on its own, also on behalf of one of our calls, is counted.
 # For what is no fault there is data_race(), and a comment that says why.
 
@@ -32,14 +33,15 @@
 	next
 }
 { report = report "\n" $0 }
-/ by (task [0-9]+|interrupt) on cpu / { frame = 1; called = 0; next }
+/ by (task [0-9]+|interrupt) on cpu / { frame = 1; called = fault = 0; next }
 /^$/ { frame = 0 }
 # who was interrupted has no part in what the interrupt does
 frame && /^ *(asm_|sysvec_|common_interrupt)/ { frame = 0 }
+frame && /^ *handle_mm_fault\+/ { fault = 1 }
 frame && /\[vfio_(dma|iommu_type1v3|emulated_test)\]/ {
 	if (frame == 1)
 		ours = 1
-	if (!called++ && callee !~ /^ *_*(mutex|rwsem|down|up)_/)
+	if (!called++ && !fault && callee !~ /^ *_*(mutex|rwsem|down|up)_/)
 		calls++
 }
 frame { frame++; callee = $0 }
