@@ -9,6 +9,10 @@
 #include "kselftest_harness.h"
 #include "type1v3_lib.h"
 
+/* Seconds: for a test that hangs, not for one that is slow on a debug kernel */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	300
+
 /*
  * The PCI address in an environment variable; NULL, and the test skipped,
  * without it.
