@@ -678,17 +678,21 @@ static bool node_is_crowded(const struct xa_node *node)
 
 /*
  * Should the runs of the array rather be in the slots of a node, though it might
- * grow? That is faster where they are in different slots, as most pages in no order are.
+ * grow? That is faster where they are in different slots, as most pages in no order are,
+ * but too dear where each would need an array there.
  */
 static bool array_is_spread(const struct slot *slot)
 {
 	const struct vfio_xa_dma_elem *a = slot->entry;
-	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT, nr = array_nr(a), i, n = 1;
+	unsigned int shift = slot_shift(slot) - XA_CHUNK_SHIFT, nr = array_nr(a), i, n = 0;
 
 	if (nr < CROWDED_MAX || !node_is_crowded(slot->node))
 		return false;
-	for (i = 1; i < nr; i++)
-		n += run_first(&a[i]) >> shift != run_first(&a[i - 1]) >> shift;
+	for (i = 0; i < nr; i++) {
+		if (shift && !single_fits(shift, a[i].word))
+			return false;
+		n += !i || run_first(&a[i]) >> shift != run_first(&a[i - 1]) >> shift;
+	}
 	return n > CROWDED_SPREAD;
 }
 

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Run the tests and make one TAP stream of what they print.
 #
-#	check.sh BUILD-DIRECTORY SECONDS SEED
+#	check.sh BUILD-DIRECTORY SHAPES SECONDS SEED
 
 set -u
-build=$1 seconds=$2 seed=$3
+build=$1 shapes=$2 seconds=$3 seed=$4
 
 # A fuzzer which has found something leaves it behind, to be run again.
 fuzz()
@@ -36,7 +36,7 @@ run()
 
 {
 	run "$build/model" "$seed"
-	run "$build/memory" "$((seconds / 2))" "$seed"
+	run "$build/memory" "$shapes" "$seed"
 	fuzz
 } | awk '
 	/^ok - /	{ n++; sub(/^ok/, "ok " n) }

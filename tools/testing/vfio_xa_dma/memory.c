@@ -3,12 +3,10 @@
  * The memory which the store takes for a page: by pattern, after erasing, and a
  * search for the pattern for which it takes most.
  *
- *	memory [SECONDS-OF-SEARCH [SEED]]
+ *	memory [SHAPES-TO-SEARCH [SEED]]
  *
- * Prints a line for each test; check.sh makes TAP of it.
+ * Prints a line for each test; check.sh makes TAP of it. The same seed finds the same.
  */
-
-#include <time.h>
 
 #include "harness.h"
 #include "../../../drivers/vfio/tests/vfio_xa_dma_patterns.h"
@@ -125,13 +123,14 @@ static bool erase_all(void)
 #define MAX_PAGES	20000
 #define WORST_GOAL	64.0
 #define LONG		5	/* @words: all different, and none fits into a single */
+#define MIXED		6	/* @words: all different, and every other one does */
 
 struct shape {
 	unsigned long base;
 	unsigned int pages;
 	unsigned int n[DIMS];
 	unsigned long stride[DIMS];
-	unsigned char words;	/* 0 all equal, 1 all different, LONG, n: n different */
+	unsigned char words;	/* 0 all equal, 1 all different, LONG, MIXED, n: n different */
 	unsigned char order;	/* 0 as they come, 1 the other way round, 2 shuffled */
 };
 
@@ -178,7 +177,9 @@ static double shape_score(const struct shape *s)
 	vfio_xa_dma_init(&store);
 	for (k = 0; k < n; k++) {
 		unsigned long first = index[at[k]];
-		unsigned long delta = s->words == LONG ? at[k] * 7919 + BIT(50) :
+		bool is_long = s->words == LONG || (s->words == MIXED && at[k] % 2);
+		unsigned long delta = is_long ? at[k] * 7919 + BIT(50) :
+				      s->words == MIXED ||
 				      s->words == 1 ? at[k] * 7919 + 1 :
 				      s->words ? at[k] % s->words : 0;
 		unsigned long word = vfio_xa_dma_word(0, delta << PAGE_SHIFT,
@@ -266,7 +267,7 @@ static void shape_mutate(struct shape *s)
 		s->n[j] = n;
 		break;
 	case 8:
-		s->words = rnd(3) ? 1 : rnd(LONG + 1);
+		s->words = rnd(3) ? 1 : rnd(MIXED + 1);
 		break;
 	default:
 		s->order = rnd(3);
@@ -274,7 +275,7 @@ static void shape_mutate(struct shape *s)
 	}
 }
 
-static bool find_worst(unsigned int seconds)
+static bool find_worst(unsigned long tries)
 {
 	/* What is known to be bad: clusters, far from each other. */
 	static const struct shape known[] = {
@@ -287,11 +288,12 @@ static bool find_worst(unsigned int seconds)
 		  .stride = { BIT(50), 0x70000, 2, 64, 5UL << 48 } },
 		{ .pages = 1, .words = LONG,
 		  .n = { 17, 33, 4, 1, 1 }, .stride = { 64, 4096, BIT(48), 0, 0 } },
+		{ .pages = 1, .words = LONG,
+		  .n = { 33, 2, 17, 1, 1 }, .stride = { 4096, BIT(48), 64, 0, 0 } },
 	};
 	struct shape worst = known[0], here = worst;
 	double worst_score = 0, here_score;
-	time_t end = time(NULL) + seconds;
-	unsigned long tries = 0, idle = 0;
+	unsigned long idle = 0, left;
 	unsigned int k;
 
 	for (k = 0; k < ARRAY_SIZE(known); k++) {
@@ -304,7 +306,7 @@ static bool find_worst(unsigned int seconds)
 	here = worst;
 	here_score = worst_score;
 
-	while (time(NULL) < end) {
+	for (left = tries; left; left--) {
 		struct shape next = here;
 		double score;
 		int i;
@@ -313,7 +315,6 @@ static bool find_worst(unsigned int seconds)
 			shape_mutate(&next);
 		} while (rnd(2) || shape_pieces(&next) > MAX_PAGES);
 		score = shape_score(&next);
-		tries++;
 		if (score >= here_score) {
 			idle = score > here_score ? 0 : idle + 1;
 			here = next;
@@ -330,7 +331,7 @@ static bool find_worst(unsigned int seconds)
 
 		/* Somewhere else, or back to the worst with some changes. */
 		idle = 0;
-		if (rnd(2)) {
+		if (!rnd(4)) {
 			here = worst;
 		} else {
 			here = (struct shape) { .pages = 1, .words = 1 };
@@ -353,7 +354,7 @@ static bool find_worst(unsigned int seconds)
 
 int main(int argc, char **argv)
 {
-	unsigned int seconds = argc > 1 ? atoi(argv[1]) : 30;
+	unsigned long tries = argc > 1 ? strtoul(argv[1], NULL, 0) : 50000;
 	bool ok;
 
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
@@ -361,6 +362,6 @@ int main(int argc, char **argv)
 	seed = seed * 0x9e3779b97f4a7c15 | 1;
 	ok = table();
 	ok &= erase_all();
-	ok &= find_worst(seconds);
+	ok &= find_worst(tries);
 	return !ok;
 }
