@@ -24,6 +24,7 @@
 # power-off; 124: time-out) and on any kernel message of the kinds in $bad that
 # was not announced (status 126). SCRIPT announces one before it provokes it:
 #   echo 'vm-expect: REGEX' >/dev/kmsg
+# On the debug kernel a warning is a panic; it clears panic_on_warn meanwhile.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 
@@ -92,7 +93,8 @@ fi
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
 boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
 case $kernel in
-debug) boot_params+=" iommu.debug_pagealloc=1 page_owner=on page_poison=1 kmemleak=on" ;;&
+debug) boot_params+=" panic_on_warn=1 iommu.debug_pagealloc=1 page_owner=on page_poison=1"
+	boot_params+=" kmemleak=on" ;;&
 debug | kcsan) boot_params+=" sysctl.kernel.hung_task_timeout_secs=600" ;;
 esac
 qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot

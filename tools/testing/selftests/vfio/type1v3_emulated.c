@@ -378,15 +378,33 @@ long locked_pages_of(int pid)
 	return kib < 0 ? -1 : kib / 4;
 }
 
+static bool panic_on_warn(bool on)
+{
+	int fd = open("/proc/sys/kernel/panic_on_warn", O_RDWR | O_CLOEXEC);
+	char was = '0';
+
+	if (fd < 0)
+		return false;
+	if (read(fd, &was, 1) < 0 || pwrite(fd, on ? "1" : "0", 1, 0) < 0)
+		perror("panic_on_warn");
+	close(fd);
+	return was == '1';
+}
+
+static bool panicked_on_warn;
+
 /**
- * expect_warning() - Tell who reads the kernel's log of a warning to come
+ * expect_warning() - Tell the kernel and who reads its log of a warning to come
  * @regex: what the message is like
+ *
+ * Only one at a time. It lasts until expect_no_warning().
  */
 void expect_warning(const char *regex)
 {
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	char line[512];
 
+	panicked_on_warn = panic_on_warn(false);
 	if (fd < 0)
 		return;
 	/* one write is one record; dprintf() does not like that file */
@@ -394,4 +412,12 @@ void expect_warning(const char *regex)
 	if (write(fd, line, strlen(line)) < 0)
 		perror("/dev/kmsg");
 	close(fd);
+}
+
+/**
+ * expect_no_warning() - From here on a warning is fatal again, where it was
+ */
+void expect_no_warning(void)
+{
+	panic_on_warn(panicked_on_warn);
 }

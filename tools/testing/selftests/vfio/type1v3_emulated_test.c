@@ -756,6 +756,7 @@ TEST_F(emulated, unpin_not_pinned)
 	/* once, whoever does it how often since the module was loaded */
 	if (is_v3(variant->type))
 		EXPECT_EQ(1, count_log(text));
+	expect_no_warning();
 }
 
 struct race {
@@ -1221,6 +1222,7 @@ TEST_F(stubborn, driver_keeps_pins)
 	EXPECT_EQ(8 * PAGE, dma_unmap_all(&self->c));
 	EXPECT_EQ(locked, locked_pages());
 	EXPECT_EQ(pinned + 1, pinned_pages());
+	expect_no_warning();
 }
 
 /*
