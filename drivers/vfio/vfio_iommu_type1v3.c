@@ -3893,150 +3893,139 @@ static void vfio_type1v3_unregister_device(void *iommu_data,
 	vfio_type1v3_put(container);
 }
 
-/**
- * struct vfio_type1v3_rw - what is left to do of a vfio_dma_rw()
- * @iova: where
- * @data: the kernel's side
- * @count: bytes
- * @write: to the IOVA
- */
-struct vfio_type1v3_rw {
-	dma_addr_t iova;
-	void *data;
-	size_t count;
-	bool write;
-};
+/* Where the owner has what is at an IOVA, in an address space that is in use */
+static void __user *vfio_type1v3_user(unsigned long word, dma_addr_t iova)
+{
+	return (void __user *)vfio_xa_dma_vaddr(word, iova >> PAGE_SHIFT) +
+	       (iova & ~PAGE_MASK);
+}
 
 /*
- * Copy as much as one run allows and is there.  Called with the owner's address
- * space.  -EAGAIN: the @missing bytes at @user are not there.
+ * Copy within a run.  -EAGAIN: the last @missing bytes of it are not there.
  */
-static int vfio_type1v3_copy_run(struct vfio_type1v3 *container,
-				 struct vfio_type1v3_rw *rw,
-				 void __user **user, size_t *missing)
+static __always_inline int
+vfio_type1v3_copy_run(struct vfio_type1v3 *container, unsigned long word,
+		      dma_addr_t iova, void *data, size_t count, bool write,
+		      size_t *missing)
 {
-	unsigned long first = rw->iova >> PAGE_SHIFT;
-	unsigned long last = (rw->iova + rw->count - 1) >> PAGE_SHIFT;
-	unsigned long word = vfio_xa_dma_load(&container->store, first);
-	unsigned long offset = rw->iova & ~PAGE_MASK, left;
-	size_t count = rw->count;
+	void __user *user = vfio_type1v3_user(word, iova);
+	size_t left;
 
 	if (!word || word & VFIO_XA_DMA_TRANSIENT)
 		return -EINVAL;
 	if (!(word & VFIO_XA_DMA_READ) ||
-	    (rw->write && !(word & VFIO_XA_DMA_WRITE)))
+	    (write && !(word & VFIO_XA_DMA_WRITE)))
 		return -EPERM;
 
-	if (first < last) {
-		struct vfio_xa_dma_run run;
-
-		vfio_xa_dma_next(&container->store, first, last, &run);
-		count = min_t(size_t, count, ((run.last - first + 1)
-					      << PAGE_SHIFT) - offset);
-	}
-	*user = (void __user *)vfio_xa_dma_vaddr(word, first) + offset;
-
 	pagefault_disable();
-	left = rw->write ? copy_to_user(*user, rw->data, count) :
-			   copy_from_user(rw->data, *user, count);
+	left = write ? copy_to_user(user, data, count) :
+		       copy_from_user(data, user, count);
 	pagefault_enable();
-
-	count -= left;
-	if (rw->write && count)
-		vfio_type1v3_set_dirty(container, first,
-				       (rw->iova + count - 1) >> PAGE_SHIFT);
-	rw->iova += count;
-	rw->data += count;
-	rw->count -= count;
-	*user += count;
+	if (write && left < count)
+		vfio_type1v3_set_dirty(container, iova >> PAGE_SHIFT,
+				       (iova + count - left - 1) >> PAGE_SHIFT);
 	*missing = left;
 	return left ? -EAGAIN : 0;
 }
 
-/* Wait until some of the memory at an address is there; without the mutex. */
-static int vfio_type1v3_fault_in(void __user *user, size_t count, bool write)
+/*
+ * Wait until some of the owner's memory is there.  Called with the mutex held,
+ * returns with it held; it is dropped in between.
+ */
+static int vfio_type1v3_fault_in(struct vfio_type1v3 *container,
+				 void __user *user, size_t count, bool write)
 {
-	size_t left = write ? fault_in_safe_writeable(user, count) :
-			      fault_in_readable(user, count);
+	struct mm_struct *mm = container->owner.mm;
+	size_t left;
 
-	return left == count ? -EFAULT : 0;
+	mutex_unlock(&container->lock);
+	left = write ? fault_in_safe_writeable(user, count) :
+		       fault_in_readable(user, count);
+	mutex_lock(&container->lock);
+	return left == count ? -EFAULT :
+			       vfio_type1v3_still_owner(container, mm);
 }
 
 /*
- * Copy from or to the memory of the owner, whose address space is in use.  Called
- * with the mutex held, returns with it held; it may be dropped in between.
+ * Copy from or to the address space in use, which is the owner's.  Called with the
+ * mutex held, returns with it held; it may be dropped in between.
  */
-static int vfio_type1v3_copy(struct vfio_type1v3 *container,
-			     struct vfio_type1v3_rw *rw)
+static noinline int vfio_type1v3_copy(struct vfio_type1v3 *container,
+				      dma_addr_t iova, void *data,
+				      size_t count, bool write)
 {
 	unsigned int retries = VFIO_TYPE1V3_FAULT_RETRIES;
-	struct mm_struct *mm = container->owner.mm;
-	size_t count, missing;
-	void __user *user;
+	dma_addr_t last = iova + count - 1;
+	struct vfio_xa_dma_run run;
+	size_t size, missing;
 	int ret;
 
-	for (;;) {
-		count = rw->count;
-		ret = vfio_type1v3_copy_run(container, rw, &user, &missing);
-		if (!rw->count || (ret && ret != -EAGAIN))
+	while (count) {
+		if (!vfio_xa_dma_next(&container->store, iova >> PAGE_SHIFT,
+				      last >> PAGE_SHIFT, &run) ||
+		    run.first != iova >> PAGE_SHIFT)
+			return -EINVAL;
+		size = min(count, (vfio_type1v3_run_pages(&run) << PAGE_SHIFT) -
+				  (iova & ~PAGE_MASK));
+		ret = vfio_type1v3_copy_run(container, run.word, iova, data,
+					    size, write, &missing);
+		if (ret && ret != -EAGAIN)
 			return ret;
-		if (rw->count < count)
+
+		size -= missing;
+		iova += size;
+		data += size;
+		count -= size;
+		if (size)
 			retries = VFIO_TYPE1V3_FAULT_RETRIES;
-		if (!ret) {
+		if (!missing) {
 			cond_resched();
 			continue;
 		}
 		if (!retries--)
 			return -EFAULT;
-
-		mutex_unlock(&container->lock);
-		ret = vfio_type1v3_fault_in(user, missing, rw->write);
-		mutex_lock(&container->lock);
-		ret = ret ?: vfio_type1v3_still_owner(container, mm);
+		ret = vfio_type1v3_fault_in(container,
+					    vfio_type1v3_user(run.word, iova),
+					    missing, write);
 		if (ret)
 			return ret;
 	}
-}
-
-/* What is not the owner must be a kernel thread, to use its address space. */
-static noinline int vfio_type1v3_use_mm(struct mm_struct *mm)
-{
-	if (!mmget_not_zero(mm))
-		return -EPERM;
-	if (current->mm) {
-		mmput_async(mm);
-		return -EFAULT;
-	}
-	kthread_use_mm(mm);
 	return 0;
 }
 
-static noinline void vfio_type1v3_unuse_mm(struct mm_struct *mm)
+/* What is not the owner must be a kernel thread, to use its address space. */
+static noinline int vfio_type1v3_copy_foreign(struct vfio_type1v3 *container,
+					      dma_addr_t iova, void *data,
+					      size_t count, bool write)
 {
-	kthread_unuse_mm(mm);
-	mmput(mm);
+	struct mm_struct *mm = container->owner.mm;
+	int ret = -EFAULT;
+
+	if (!mmget_not_zero(mm))
+		return -EPERM;
+	if (!current->mm) {
+		kthread_use_mm(mm);
+		ret = vfio_type1v3_copy(container, iova, data, count, write);
+		kthread_unuse_mm(mm);
+	}
+	/* It may be the last user of it: not with the mutex. */
+	mmput_async(mm);
+	return ret;
 }
 
 static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 			       size_t count, bool write)
 {
-	struct vfio_type1v3_rw rw = {
-		.iova = iova,
-		.data = data,
-		.count = count,
-		.write = write,
-	};
 	struct vfio_type1v3 *container;
-	struct mm_struct *mm = NULL;
-	unsigned long npages;
+	unsigned long word;
 	dma_addr_t last;
+	size_t missing;
 	int ret;
 
 	if (!count)
 		return 0;
 	if (check_add_overflow(iova, count - 1, &last))
 		return -EOVERFLOW;
-	npages = (last >> PAGE_SHIFT) - (iova >> PAGE_SHIFT) + 1;
 	container = vfio_type1v3_of_driver(iommu_data);
 	if (!container)
 		return -EINVAL;
@@ -4051,23 +4040,25 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 	if (!container->owner.mm)
 		goto out_unlock;
 
+	ret = -EAGAIN;
 	if (container->owner.mm != current->mm) {
-		ret = vfio_type1v3_use_mm(container->owner.mm);
-		if (ret)
-			goto out_unlock;
-		mm = container->owner.mm;
+		ret = vfio_type1v3_copy_foreign(container, iova, data, count,
+						write);
+	} else if (!((iova ^ last) >> PAGE_SHIFT)) {
+		/* As most calls are, and one page is one run */
+		word = vfio_xa_dma_load(&container->store, iova >> PAGE_SHIFT);
+		ret = vfio_type1v3_copy_run(container, word, iova, data, count,
+					    write, &missing);
 	}
-	ret = vfio_type1v3_copy(container, &rw);
+	if (ret == -EAGAIN)
+		ret = vfio_type1v3_copy(container, iova, data, count, write);
 
 out_unlock:
-	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW, ret ? 0 : npages,
-			   ret);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_RW,
+			   ret ? 0 : PFN_UP((iova & ~PAGE_MASK) + count), ret);
 	if (ret)
 		trace_type1v3_error(container->id, "dma_rw", ret);
 	mutex_unlock(&container->lock);
-	/* It may be the last user of it: not with the mutex. */
-	if (mm)
-		vfio_type1v3_unuse_mm(mm);
 	return ret;
 }
 
