@@ -391,10 +391,24 @@ TEST_F(emulated, dma_rw_faults)
 {
 	__u8 *va = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	__u64 buf[2 * PAGE / 8] = {};
 	__u64 word = 1;
 
 	ASSERT_NE(MAP_FAILED, va);
 	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), va, 3 * PAGE, RW));
+
+	/* what is in the middle is not there */
+	pattern_fill(va, 3 * PAGE, 4711);
+	ASSERT_EQ(0, madvise(va + PAGE, PAGE, MADV_DONTNEED));
+	EXPECT_EQ(0, emulated_rw(self->dev, IOVA(1) - 100, buf, PAGE + 200, 0));
+	EXPECT_EQ(0, memcmp(buf, va + PAGE - 100, PAGE + 200));
+	ASSERT_EQ(0, madvise(va + PAGE, PAGE, MADV_DONTNEED));
+	pattern_fill(buf, PAGE + 200, 815);
+	EXPECT_EQ(0, emulated_rw(self->dev, IOVA(1) - 100, buf, PAGE + 200,
+				 RW_WRITE));
+	EXPECT_EQ(0, memcmp(buf, va + PAGE - 100, PAGE + 200));
+
+	ASSERT_EQ(0, madvise(va, 2 * PAGE, MADV_DONTNEED));
 	ASSERT_EQ(0, munmap(va + 2 * PAGE, PAGE));
 	ASSERT_EQ(0, mprotect(va + PAGE, PAGE, PROT_READ));
 	EXPECT_EQ(0, emulated_rw(self->dev, IOVA(0), &word, 8, RW_WRITE));
