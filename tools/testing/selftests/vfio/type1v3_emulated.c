@@ -378,7 +378,7 @@ long locked_pages_of(int pid)
 	return kib < 0 ? -1 : kib / 4;
 }
 
-static bool panic_on_warn(bool on)
+static bool set_panic_on_warn(bool on)
 {
 	int fd = open("/proc/sys/kernel/panic_on_warn", O_RDWR | O_CLOEXEC);
 	char was = '0';
@@ -404,7 +404,7 @@ void expect_warning(const char *regex)
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	char line[512];
 
-	panicked_on_warn = panic_on_warn(false);
+	panicked_on_warn = set_panic_on_warn(false);
 	if (fd < 0)
 		return;
 	/* one write is one record; dprintf() does not like that file */
@@ -419,5 +419,5 @@ void expect_warning(const char *regex)
  */
 void expect_no_warning(void)
 {
-	panic_on_warn(panicked_on_warn);
+	set_panic_on_warn(panicked_on_warn);
 }
