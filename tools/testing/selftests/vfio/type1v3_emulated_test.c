@@ -5,14 +5,12 @@
  * Needs the module vfio_emulated_test.
  */
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -867,10 +865,6 @@ static void *map_thread(void *arg)
 /* The map has pinned the first half and waits for the second. */
 FIXTURE_SETUP(progress)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffd_msg msg;
-
 	container_init(&self->c);
 	self->bdf = need_device(_metadata, ENV_NVME);
 	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, self->bdf));
@@ -883,15 +877,10 @@ FIXTURE_SETUP(progress)
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->va);
 	memset(self->va, 1, SLOW_PAGES * PAGE / 2);
-	self->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	self->uffd = uffd_open(self->va, SLOW_PAGES * PAGE);
 	ASSERT_LE(0, self->uffd);
-	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_API, &api));
-	reg.range.start = (uintptr_t)self->va;
-	reg.range.len = SLOW_PAGES * PAGE;
-	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_REGISTER, &reg));
 	ASSERT_EQ(0, pthread_create(&self->thread, NULL, map_thread, self));
-	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
-	ASSERT_EQ(UFFD_EVENT_PAGEFAULT, msg.event);
+	ASSERT_EQ(0, uffd_wait(self->uffd, self->va + SLOW_PAGES * PAGE / 2));
 }
 
 FIXTURE_TEARDOWN(progress)
@@ -907,13 +896,11 @@ FIXTURE_TEARDOWN(progress)
 /* Let the memory come, and return what the map does. */
 static int finish_map(struct _test_data_progress *self)
 {
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)self->va + SLOW_PAGES * PAGE / 2,
-		.range.len = SLOW_PAGES * PAGE / 2,
-	};
+	int ret = uffd_give(self->uffd, self->va + SLOW_PAGES * PAGE / 2,
+			    SLOW_PAGES * PAGE / 2);
 
-	if (ioctl(self->uffd, UFFDIO_ZEROPAGE, &zero))
-		return -EIO;
+	if (ret)
+		return ret;
 	pthread_join(self->thread, NULL);
 	return self->ret;
 }
@@ -1008,14 +995,13 @@ static int atomic_start(struct _test_data_progress *self, struct batch_call *cal
 		{ IOVA(100), SLOW_PAGES * PAGE, (uintptr_t)self->va, RW },
 		{ IOVA(150), PAGE, PAGE, RW },
 	};
-	struct uffd_msg msg;
 
 	memcpy(call->e, e, sizeof(e));
 	call->c = &self->c;
 	call->nr = nr;
 	call->flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
 	if (pthread_create(&call->thread, NULL, batch_thread, call) ||
-	    read(self->uffd, &msg, sizeof(msg)) != sizeof(msg))
+	    uffd_wait(self->uffd, self->va + SLOW_PAGES * PAGE / 2))
 		return -EIO;
 	return 0;
 }
@@ -1121,10 +1107,9 @@ TEST_F(progress, batch_detach)
 			{ IOVA(100) + half, half, (uintptr_t)self->va + half, RW },
 		},
 	};
-	struct uffd_msg msg;
 
 	ASSERT_EQ(0, pthread_create(&call.thread, NULL, batch_thread, &call));
-	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(0, uffd_wait(self->uffd, self->va + SLOW_PAGES * PAGE / 2));
 	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
 	EXPECT_EQ(-ENODEV, finish_map(self));
 	ASSERT_EQ(0, pthread_join(call.thread, NULL));
@@ -1256,8 +1241,6 @@ struct withheld {
 
 static int withheld_open(struct withheld *w)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	int ret, fd;
 
 	w->dev = emulated_open(&w->c, VFIO_TYPE1v3_IOMMU, 0);
@@ -1275,12 +1258,12 @@ static int withheld_open(struct withheld *w)
 	 * A process that ends closes its last file descriptor first. A device
 	 * waits for its driver's thread: so the memory must have come by then.
 	 */
-	fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	fd = uffd_open(w->va, HELD_PAGES * PAGE);
+	if (fd < 0)
+		return fd;
 	w->uffd = fcntl(fd, F_DUPFD_CLOEXEC, 512);
 	close(fd);
-	reg.range.start = (uintptr_t)w->va;
-	reg.range.len = HELD_PAGES * PAGE;
-	if (ioctl(w->uffd, UFFDIO_API, &api) || ioctl(w->uffd, UFFDIO_REGISTER, &reg))
+	if (w->uffd < 0)
 		return -errno;
 	return dma_map(&w->c, HELD, w->va, HELD_PAGES * PAGE, RW);
 }
@@ -1289,29 +1272,17 @@ static int withheld_open(struct withheld *w)
 static int withheld_begin(struct withheld *w, __u32 cmd)
 {
 	__u64 iova = cmd == VFIO_EMULATED_TEST_PIN ? HELD : HELD + PAGE;
-	int ret = emulated_background(w->dev, cmd, iova, 2);
-	struct uffd_msg msg;
 
-	if (ret)
-		return ret;
-	if (read(w->uffd, &msg, sizeof(msg)) != sizeof(msg) ||
-	    msg.event != UFFD_EVENT_PAGEFAULT ||
-	    (msg.arg.pagefault.address & ~(PAGE - 1)) != (uintptr_t)w->va + PAGE)
-		return -EPROTO;
-	return 0;
+	return emulated_background(w->dev, cmd, iova, 2) ?: uffd_wait(w->uffd, w->va + PAGE);
 }
 
 /* Lets the memory come. Returns what the driver's call did. */
 static __s64 withheld_end(struct withheld *w)
 {
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)w->va + PAGE,
-		.range.len = (HELD_PAGES - 1) * PAGE,
-	};
-	__s64 result;
+	__s64 result = uffd_give(w->uffd, w->va + PAGE, (HELD_PAGES - 1) * PAGE);
 
-	if (ioctl(w->uffd, UFFDIO_ZEROPAGE, &zero))
-		return -EIO;
+	if (result)
+		return result;
 	while ((result = emulated_state(w->dev).result) == -EINPROGRESS)
 		usleep(1000);
 	return result;
@@ -1367,12 +1338,7 @@ TEST_F(withheld, comes)
 TEST_F(withheld, comes_in_part)
 {
 	const bool pin = variant->cmd == VFIO_EMULATED_TEST_PIN;
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)self->w.va + PAGE,
-		.range.len = PAGE,
-	};
 	struct withheld *w = &self->w;
-	struct uffd_msg msg;
 
 	EXPECT_EQ(pin ? 2 : 0, withheld_end(w));
 	if (!pin)
@@ -1380,15 +1346,13 @@ TEST_F(withheld, comes_in_part)
 	EXPECT_EQ(0, emulated_unpin(w->dev, HELD, 2));
 	ASSERT_EQ(0, madvise(w->va + PAGE, (HELD_PAGES - 1) * PAGE, MADV_DONTNEED));
 	ASSERT_EQ(0, emulated_background(w->dev, variant->cmd, HELD, HELD_PAGES));
-	ASSERT_EQ(sizeof(msg), read(w->uffd, &msg, sizeof(msg)));
-	EXPECT_EQ(0, ioctl(w->uffd, UFFDIO_ZEROPAGE, &zero));
-	EXPECT_EQ(sizeof(msg), read(w->uffd, &msg, sizeof(msg)));
+	ASSERT_EQ(0, uffd_wait(w->uffd, w->va + PAGE));
+	EXPECT_EQ(0, uffd_give(w->uffd, w->va + PAGE, PAGE));
+	EXPECT_EQ(0, uffd_wait(w->uffd, w->va + 2 * PAGE));
 	EXPECT_EQ(HELD_PAGES - 1, locked_pages() - self->locked);
 	EXPECT_GE(locked_pages() - self->locked, pinned_pages() - self->pinned);
 
-	zero.range.start += PAGE;
-	zero.range.len = (HELD_PAGES - 2) * PAGE;
-	EXPECT_EQ(0, ioctl(w->uffd, UFFDIO_ZEROPAGE, &zero));
+	EXPECT_EQ(0, uffd_give(w->uffd, w->va + 2 * PAGE, (HELD_PAGES - 2) * PAGE));
 	while (emulated_state(w->dev).result == -EINPROGRESS)
 		usleep(1000);
 	EXPECT_EQ(HELD_PAGES, emulated_state(w->dev).result);

@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/limits.h>
 #include <linux/membarrier.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -414,6 +415,66 @@ void mem_free(struct mem *m)
 static __u64 pattern_word(__u64 seed, size_t i)
 {
 	return (seed + i + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+/**
+ * uffd_open() - Withhold memory that nobody has touched yet
+ * @va: where it begins
+ * @size: its size in bytes
+ *
+ * Who needs a page of it waits for uffd_give().
+ *
+ * Return: file descriptor, or a negative errno.
+ */
+int uffd_open(const void *va, size_t size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)va, size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC), err;
+
+	if (fd < 0)
+		return -errno;
+	if (!ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &reg))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+/**
+ * uffd_wait() - Wait until somebody waits for memory that is withheld
+ * @fd: from uffd_open()
+ * @page: the page it must be
+ *
+ * Return: 0; -EPROTO if it is another page, or something else has happened.
+ */
+int uffd_wait(int fd, const void *page)
+{
+	struct uffd_msg msg;
+
+	if (read(fd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.event != UFFD_EVENT_PAGEFAULT ||
+	    (msg.arg.pagefault.address & ~(PAGE - 1)) != (uintptr_t)page)
+		return -EPROTO;
+	return 0;
+}
+
+/**
+ * uffd_give() - Let memory come: it is zero
+ * @fd: from uffd_open()
+ * @va: where it begins
+ * @size: its size in bytes
+ *
+ * Return: 0 or a negative errno.
+ */
+int uffd_give(int fd, const void *va, size_t size)
+{
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)va, size } };
+
+	return ioctl(fd, UFFDIO_ZEROPAGE, &zero) ? -errno : 0;
 }
 
 /**

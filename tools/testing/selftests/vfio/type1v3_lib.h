@@ -96,6 +96,9 @@ struct mem {
 
 int mem_alloc(struct mem *m, enum mem_kind kind, size_t size);
 void mem_free(struct mem *m);
+int uffd_open(const void *va, size_t size);
+int uffd_wait(int fd, const void *page);
+int uffd_give(int fd, const void *va, size_t size);
 void pattern_fill(void *va, size_t size, __u64 seed);
 long pattern_check(const void *va, size_t size, __u64 seed);
 __u64 prng(__u64 *state);

@@ -5,14 +5,12 @@
  * else: the memory cgroup, and signals.
  */
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #include "type1v3_harness.h"
@@ -549,7 +547,7 @@ FIXTURE(waiting) {
 	struct container c;
 	struct mem mem;
 	void *bitmap;
-	int uffd;
+	int dev, uffd;
 	pthread_t thread;
 	int ret;
 };
@@ -565,14 +563,8 @@ static void *hold_mutex(void *arg)
 
 FIXTURE_SETUP(waiting)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffd_msg msg;
-
-	container_init(&self->c);
-	ASSERT_EQ(0, container_open(&self->c, 0, NULL));
-	ASSERT_EQ(0, emulated_attach(&self->c, 0));
-	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU));
+	self->dev = emulated_open(&self->c, VFIO_TYPE1v3_IOMMU, 0);
+	ASSERT_LE(0, self->dev);
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, PAGE));
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE, RW));
 	ASSERT_EQ(0, dirty_tracking(&self->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
@@ -580,31 +572,23 @@ FIXTURE_SETUP(waiting)
 	self->bitmap = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->bitmap);
-	self->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	self->uffd = uffd_open(self->bitmap, PAGE);
 	ASSERT_LE(0, self->uffd);
-	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_API, &api));
-	reg.range.start = (uintptr_t)self->bitmap;
-	reg.range.len = PAGE;
-	ASSERT_EQ(0, ioctl(self->uffd, UFFDIO_REGISTER, &reg));
 	ASSERT_EQ(0, pthread_create(&self->thread, NULL, hold_mutex, self));
-	ASSERT_EQ(sizeof(msg), read(self->uffd, &msg, sizeof(msg)));
-	ASSERT_EQ(UFFD_EVENT_PAGEFAULT, msg.event);
+	ASSERT_EQ(0, uffd_wait(self->uffd, self->bitmap));
 }
 
 FIXTURE_TEARDOWN(waiting)
 {
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)self->bitmap,
-		.range.len = PAGE,
-	};
 	struct container_info info;
 
 	/* The mutex was held all the time, and nothing has happened. */
-	EXPECT_EQ(0, ioctl(self->uffd, UFFDIO_ZEROPAGE, &zero));
+	EXPECT_EQ(0, uffd_give(self->uffd, self->bitmap, PAGE));
 	EXPECT_EQ(0, pthread_join(self->thread, NULL));
 	EXPECT_EQ(0, self->ret);
 	EXPECT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(1, info.own.mapped_pages);
+	close(self->dev);
 	container_close(&self->c);
 	close(self->uffd);
 	munmap(self->bitmap, PAGE);

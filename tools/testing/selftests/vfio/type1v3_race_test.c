@@ -24,7 +24,6 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #include "type1v3_emulated.h"
@@ -575,22 +574,17 @@ static void *slow_memory(void *arg)
 	struct uffd_msg msg;
 
 	while (read(r->uffd, &msg, sizeof(msg)) == sizeof(msg)) {
-		struct uffdio_zeropage zero = { .range.len = PAGE };
-
 		if (msg.event != UFFD_EVENT_PAGEFAULT)
 			continue;
 		if (!stopped(r))
 			usleep(rnd(t, 3000));
-		zero.range.start = msg.arg.pagefault.address & ~(PAGE - 1);
-		ioctl(r->uffd, UFFDIO_ZEROPAGE, &zero);
+		uffd_give(r->uffd, (void *)(msg.arg.pagefault.address & ~(PAGE - 1)), PAGE);
 	}
 	return NULL;
 }
 
 static int race_open(struct race *r)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS, ret;
 
 	r->dev = -1;
@@ -617,14 +611,10 @@ static int race_open(struct race *r)
 		return -ENOMEM;
 	if (r->file)
 		goto map;
-	r->uffd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (r->uffd < 0 || ioctl(r->uffd, UFFDIO_API, &api))
-		return -errno;
-	reg.range.start = (uintptr_t)r->slow;
 	/* it is younger than the device, which waits for its driver's threads */
-	reg.range.len = SLOW * PAGE;
-	if (ioctl(r->uffd, UFFDIO_REGISTER, &reg))
-		return -errno;
+	r->uffd = uffd_open(r->slow, SLOW * PAGE);
+	if (r->uffd < 0)
+		return r->uffd;
 map:
 	return dma_map(&r->c, PRIVATE, r->mem + WINDOW * PAGE, PRIVATE_PAGES * PAGE, RW);
 }
