@@ -588,6 +588,7 @@ FIXTURE_TEARDOWN(waiting)
 	EXPECT_EQ(0, self->ret);
 	EXPECT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(1, info.own.mapped_pages);
+	EXPECT_EQ(0, emulated_state(self->dev).pinned);
 	close(self->dev);
 	container_close(&self->c);
 	close(self->uffd);
@@ -645,6 +646,18 @@ static void call_attach(FIXTURE_DATA(waiting) * self)
 	emulated_attach(&self->c, 1);
 }
 
+static void call_pin(FIXTURE_DATA(waiting) * self)
+{
+	emulated_pin(self->dev, TEST_IOVA, 1, PIN_RW, NULL);
+}
+
+static void call_rw(FIXTURE_DATA(waiting) * self)
+{
+	__u64 data;
+
+	emulated_rw(self->dev, TEST_IOVA, &data, sizeof(data), 0);
+}
+
 FIXTURE_VARIANT_ADD(waiting, map) { call_map };
 FIXTURE_VARIANT_ADD(waiting, unmap) { call_unmap };
 FIXTURE_VARIANT_ADD(waiting, batch) { call_batch };
@@ -652,6 +665,8 @@ FIXTURE_VARIANT_ADD(waiting, dirty) { call_dirty };
 FIXTURE_VARIANT_ADD(waiting, info) { call_info };
 FIXTURE_VARIANT_ADD(waiting, check_extension) { call_check_extension };
 FIXTURE_VARIANT_ADD(waiting, attach) { call_attach };
+FIXTURE_VARIANT_ADD(waiting, pin) { call_pin };
+FIXTURE_VARIANT_ADD(waiting, rw) { call_rw };
 
 static bool is_blocked(pid_t pid)
 {
