@@ -1401,6 +1401,25 @@ TEST_F(withheld, mapped_anew)
 			  peek(self->w.dev, HELD + PAGE));
 }
 
+/* Other memory of another process: that is none of the call's. */
+TEST_F(withheld, another_owner)
+{
+	struct container *c = &self->w.c;
+	int status;
+	pid_t pid;
+
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap(c, HELD, HELD_PAGES * PAGE));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(!!dma_map(c, HELD, self->w.mem.va, HELD_PAGES * PAGE, RW));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(-EINVAL, withheld_end(&self->w));
+	EXPECT_EQ(0, emulated_state(self->w.dev).pinned);
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(c));
+}
+
 static void *withheld_map(void *arg)
 {
 	struct withheld *w = arg;
