@@ -544,7 +544,7 @@ static void fill_case(struct backend *b, size_t max, size_t nops)
  * Maps and unmaps in the order in which programs make them
  */
 
-#define REPLAYS	6
+#define REPLAYED	200000	/* ranges */
 
 struct replay {
 	char name[64];
@@ -588,6 +588,7 @@ static void replay_ranges(struct backend *b, const struct range *r, size_t n,
 
 static void replay_on(struct backend *b, const struct replay *p, double cost[2])
 {
+	size_t replays = 2 + REPLAYED / p->n;
 	double bytes;
 
 	backend_open(b);
@@ -599,7 +600,7 @@ static void replay_on(struct backend *b, const struct replay *p, double cost[2])
 	replay_ranges(b, p->r + p->weigh, p->n - p->weigh, cost);
 
 	/* So short that a timer more or less makes a difference: the one without */
-	for (int i = 0; i < REPLAYS; i++) {
+	for (size_t i = 0; i < replays; i++) {
 		double once[2] = {};
 
 		replay_ranges(b, p->r, p->n, once);
