@@ -467,10 +467,11 @@ static unsigned long vfio_type1v3_find_block(struct vfio_type1v3 *container,
 			break;
 		if (block == at)
 			continue;
-		if (!vfio_dma_domain_linear(domain, vfio_type1v3_iova(block),
-					    npages) ||
-		    !vfio_type1v3_block_is_big(container, block,
-					       block + npages - 1, prot))
+		/* A look-up for each page is dearer than a look at the runs. */
+		if (!vfio_type1v3_block_is_big(container, block,
+					       block + npages - 1, prot) ||
+		    !vfio_dma_domain_linear(domain, vfio_type1v3_iova(block),
+					    npages))
 			break;
 		found = npages;
 	}

@@ -533,19 +533,12 @@ static void cut_each_page(struct kunit *test)
  * Device memory of 1 GiB: what it is made of is not memory, so that nothing is
  * pinned and it can be entered by hand.
  */
-static void cut_pud_range(struct kunit *test, unsigned long first,
-			  unsigned long npages)
+static void map_pud(struct kunit *test)
 {
 	struct container_test *t = test->priv;
 	struct vfio_type1v3 *container = t->container;
-	struct mock_domain *mock = t->groups[0].domain;
 	struct vfio_dma_extent extent = {
 		.pfn = MOCK_PFN, .npages = MOCK_PUD_PAGES, .pfnmap = true,
-	};
-	struct vfio_iommu_type1_dma_unmap unmap = {
-		.argsz = sizeof(unmap),
-		.iova = (BASE + first) << PAGE_SHIFT,
-		.size = npages << PAGE_SHIFT,
 	};
 	unsigned long word = vfio_xa_dma_word(BASE, SZ_1G, VFIO_XA_DMA_READ |
 					      VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG |
@@ -559,8 +552,22 @@ static void cut_pud_range(struct kunit *test, unsigned long first,
 	KUNIT_EXPECT_EQ(test, vfio_dma_map(&container->space, BASE << PAGE_SHIFT,
 					   &extent, RW, true), 0);
 	mutex_unlock(&container->lock);
-	KUNIT_EXPECT_EQ(test, mock_largest_leaf(mock, 0, ULONG_MAX), MOCK_PUD_PAGES);
+	KUNIT_EXPECT_EQ(test, mock_largest_leaf(t->groups[0].domain, 0, ULONG_MAX),
+			MOCK_PUD_PAGES);
+}
 
+static void cut_pud_range(struct kunit *test, unsigned long first,
+			  unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock = t->groups[0].domain;
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = (BASE + first) << PAGE_SHIFT,
+		.size = npages << PAGE_SHIFT,
+	};
+
+	map_pud(test);
 	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
 					      sizeof(unmap)), 0);
 	KUNIT_EXPECT_EQ(test, unmap.size, npages << PAGE_SHIFT);
@@ -594,6 +601,36 @@ static void cut_pud(struct kunit *test)
 	cut_pud_range(test, 0, 1);
 	cut_pud_range(test, 509, 6);
 	cut_pud_range(test, 1000, MOCK_PUD_PAGES - 1001);
+}
+
+/* Once a page of it is gone nobody asks for each of the others where it is. */
+static void cut_pud_again(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = (BASE + 7) << PAGE_SHIFT,
+		.size = PAGE_SIZE,
+	};
+	unsigned long nr_lookups, i;
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	map_pud(test);
+	for (i = 0; i < 8; i++, unmap.iova += 1001 << PAGE_SHIFT) {
+		nr_lookups = t->groups[0].domain->nr_lookups;
+		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA,
+						      &unmap, sizeof(unmap)), 0);
+		KUNIT_EXPECT_EQ(test, unmap.size, PAGE_SIZE);
+		if (i)
+			KUNIT_EXPECT_LE(test, t->groups[0].domain->nr_lookups -
+					nr_lookups, 4 * MOCK_PMD_PAGES);
+	}
+	unmap.iova = 0;
+	unmap.size = 0;
+	unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
+	container_check(test);
 }
 
 /* Domains with other page sizes side by side, in either order */
@@ -2425,6 +2462,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(cut, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_each_page, kind_gen_params),
 	KUNIT_CASE_SLOW(cut_pud),
+	KUNIT_CASE_SLOW(cut_pud_again),
 	KUNIT_CASE_PARAM(cut_two_domains, kind_gen_params),
 	KUNIT_CASE_PARAM(small_pages, kind_gen_params),
 	KUNIT_CASE_PARAM(unmap_divided_word, kind_gen_params),
