@@ -730,7 +730,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_add, "VFIO_DMA");
 /**
  * vfio_dma_domain_del() - remove a domain from a space
  * @space: the space
- * @domain: one of its domains; if it is the last one nothing is mapped
+ * @domain: one of its domains; what it maps goes with it
  *
  * Context: Caller holds the backend's mutex.
  */

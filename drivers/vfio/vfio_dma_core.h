@@ -30,9 +30,9 @@ struct task_struct;
  * @lock_cap: it had CAP_IPC_LOCK when it became the owner
  * @npages: pages charged to @mm's locked_vm
  *
- * @mm, @task and @lock_cap change under the backend's mutex, and only while
- * no mapping exists or is being made; @npages changes under @mm's mmap_lock
- * held for writing.
+ * @mm, @task and @lock_cap change under the backend's mutex, while no mapping
+ * exists or is being made, or with all of them by vfio_dma_owner_move(); @npages
+ * changes under @mm's mmap_lock held for writing.
  */
 struct vfio_dma_owner {
 	struct mm_struct *mm;

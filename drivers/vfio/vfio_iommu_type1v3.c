@@ -283,7 +283,11 @@ static void vfio_type1v3_put(struct vfio_type1v3 *container)
 	mutex_destroy(&container->devices_lock);
 	mutex_destroy(&container->lock);
 	kfree_rcu(container, rcu);
-	/* VFIO's own reference went with ->release(), a late call has none. */
+	/*
+	 * VFIO's own reference went with ->release(), a late call has none.  It
+	 * returns from here through code that the module may be gone with, as any
+	 * call may that VFIO has not made yet when ->release() runs.
+	 */
 	module_put(THIS_MODULE);
 }
 
@@ -1304,7 +1308,7 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	if (ret) {
 		vfio_type1v3_change(container, first, last,
 				    VFIO_XA_DMA_UNMAPPING, 0);
-		goto out_unlock;
+		goto out_size;
 	}
 
 	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages,
