@@ -135,7 +135,7 @@ struct vfio_type1v3_domain {
  * @mapped: pages from @first on that are pinned and in the IO page tables
  * @pinned: those of them that are not device memory
  * @charged: pages charged for the call
- * @failed: page, from @first on, that could not be pinned
+ * @failed: page, from @first on, that could not be pinned or mapped
  * @lost: what had been mapped went with the last domain
  */
 struct vfio_type1v3_map {
@@ -1515,10 +1515,13 @@ again:
 		mutex_lock(&container->lock);
 		if (map->lost)
 			break;
-		if (!ret)
+		if (!ret) {
 			ret = vfio_type1v3_map_extents(container,
 						       &container->space, map,
 						       &pin, word, &map->pinned);
+			if (ret)
+				map->failed = map->mapped;
+		}
 		/* Device memory has become something else in the meantime. */
 		if (!ret && map->pinned > map->charged)
 			ret = -ENOMEM;
@@ -1722,6 +1725,32 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	return -EINVAL;
 }
 
+/* Is a range mapped exactly as it is asked for? */
+static noinline bool
+vfio_type1v3_is_present(struct vfio_type1v3 *container,
+			const struct vfio_type1v3_request *request)
+{
+	unsigned long pos = request->first;
+	struct vfio_xa_dma_run run;
+
+	for (;;) {
+		if (!vfio_xa_dma_next(&container->store, pos, request->last,
+				      &run) ||
+		    run.first != pos ||
+		    run.word & (VFIO_XA_DMA_TRANSIENT |
+				VFIO_XA_DMA_VADDR_INVALID) ||
+		    vfio_xa_dma_vaddr(run.word, request->first) !=
+		    request->vaddr ||
+		    vfio_type1v3_prot(run.word) !=
+		    vfio_type1v3_prot(request->word))
+			return false;
+		if (run.last == request->last)
+			return true;
+		pos = run.last + 1;
+		cond_resched();
+	}
+}
+
 /*
  * Enter what is pinned into the store and the IO page tables, or into neither.
  * @state: 0, or VFIO_XA_DMA_PENDING for what may yet be taken back.
@@ -1812,6 +1841,7 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	const struct vfio_type1v3_unit *unit, *end = units + nr;
 	unsigned long epoch = container->epoch;
 	unsigned long pinned = 0, mapped = 0;
+	bool all;
 
 	container->pinning++;
 	mutex_unlock(&container->lock);
@@ -1836,19 +1866,23 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	if (unlikely(container->epoch != epoch))
 		end = units;
 	for (unit = units; unit < end; unit += unit->nr_entries) {
-		if (unit->skip)
+		/* It was there, but the mutex has been dropped. */
+		if (unit->skip) {
+			if (!vfio_type1v3_is_present(container, &unit->request))
+				break;
 			continue;
+		}
 		if (mapped == pinned ||
 		    vfio_type1v3_enter(container, &unit->request, state,
 				       pages + mapped))
 			break;
 		mapped += vfio_type1v3_request_pages(&unit->request);
 	}
+	all = unit == units + nr;
 	nr = unit - units;
 	if (unlikely(atomic))
-		vfio_type1v3_publish(container, units, nr,
-				     !npages || mapped < npages);
-	if (unlikely(mapped < npages)) {
+		vfio_type1v3_publish(container, units, nr, !all);
+	if (unlikely(!all)) {
 		if (mapped < pinned)
 			unpin_user_pages(pages + mapped, pinned - mapped);
 		if (atomic) {
@@ -2815,6 +2849,7 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
  * @units: a unit is at the index of its first entry
  * @pages: room for a page for each entry
  * @failed: an entry has failed
+ * @epoch: &vfio_type1v3.epoch when the entries were checked
  */
 struct vfio_type1v3_batch {
 	struct vfio_type1v3 *container;
@@ -2824,6 +2859,7 @@ struct vfio_type1v3_batch {
 	struct vfio_type1v3_unit *units;
 	struct page **pages;
 	bool failed;
+	unsigned long epoch;
 };
 
 static bool vfio_type1v3_is_unmap(const struct vfio_type1v3_batch *batch,
@@ -2908,6 +2944,7 @@ static noinline void vfio_type1v3_check_batch(struct vfio_type1v3_batch *batch)
 	unsigned int i;
 	int ret;
 
+	batch->epoch = batch->container->epoch;
 	for (i = 0; i < batch->nr; i++, entry++, new++) {
 		entry->result = -ECANCELED;
 		ret = vfio_type1v3_check_entry(batch->container, entry, mask,
@@ -2943,30 +2980,6 @@ static void vfio_type1v3_split_unit(struct vfio_type1v3_batch *batch,
 	rest->nr_entries--;
 	unit->request.last = rest->request.first - 1;
 	unit->nr_entries = 1;
-}
-
-/* Is a range mapped exactly as it is asked for? */
-static noinline bool
-vfio_type1v3_is_present(struct vfio_type1v3 *container,
-			const struct vfio_type1v3_request *request)
-{
-	unsigned long pos = request->first;
-	struct vfio_xa_dma_run run;
-
-	for (;;) {
-		if (!vfio_xa_dma_next(&container->store, pos, request->last,
-				      &run) ||
-		    run.first != pos || run.word & VFIO_XA_DMA_TRANSIENT ||
-		    vfio_xa_dma_vaddr(run.word, request->first) !=
-		    request->vaddr ||
-		    vfio_type1v3_prot(run.word) !=
-		    vfio_type1v3_prot(request->word))
-			return false;
-		if (run.last == request->last)
-			return true;
-		pos = run.last + 1;
-		cond_resched();
-	}
 }
 
 /* Is an entry satisfied by what is mapped already? */
@@ -3049,6 +3062,8 @@ static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
 		ret = vfio_type1v3_become_owner(batch->container) ?:
 		      vfio_type1v3_map_one(batch->container,
 					   &batch->units[i].request);
+		if (ret == -EEXIST && vfio_type1v3_need_not_map(batch, i))
+			ret = 0;
 		if (vfio_type1v3_set_result(batch, i, 1, ret))
 			return true;
 	}
@@ -3095,11 +3110,12 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 }
 
 /*
- * Map units [@first, @end), which have been reserved and charged, all or none: they
- * stay reserved until the last one is mapped.  Returns true if the batch ends here.
+ * Map units [@first, @end), which have been reserved, all or none: they stay
+ * reserved until the last one is mapped.  Returns true if the batch ends here.
  */
 static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
-				    unsigned int first, unsigned int end)
+				    unsigned int first, unsigned int end,
+				    bool is_charged)
 {
 	struct vfio_type1v3 *container = batch->container;
 	struct vfio_type1v3_unit *unit;
@@ -3117,7 +3133,8 @@ static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
 		if (unit->skip)
 			continue;
 		ret = vfio_type1v3_pin_map(container, &unit->request,
-					   &maps[i - first], true);
+					   &maps[i - first],
+					   is_charged);
 		if (!ret)
 			continue;
 		entry = i;
@@ -3148,7 +3165,7 @@ static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
 		vfio_type1v3_set_result(batch, i, unit->nr_entries,
 					ret ? -ECANCELED : 0);
 	}
-	vfio_type1v3_drop_units(batch, done, end, true);
+	vfio_type1v3_drop_units(batch, done, end, is_charged);
 	kvfree(maps);
 	return ret && vfio_type1v3_set_result(batch, entry, 1, ret);
 }
@@ -3168,7 +3185,8 @@ static noinline bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	if (ret)
 		return vfio_type1v3_set_result(batch, i, end - i, ret);
 
-	if (vfio_type1v3_has_domain(container)) {
+	if (vfio_type1v3_has_domain(container) &&
+	    container->epoch == batch->epoch) {
 		i = vfio_type1v3_batch_map_now(batch, i, end);
 		if (i == end)
 			goto out_owner;
@@ -3209,17 +3227,12 @@ static noinline bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
 	mutex_unlock(&container->lock);
 	ret = vfio_dma_charge(&container->owner, npages);
 	mutex_lock(&container->lock);
-	if (ret && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		vfio_type1v3_drop_units(batch, i, end, false);
-		stop = vfio_type1v3_set_result(batch, i, 1, ret);
-		goto out_owner;
-	}
 	/* As many as there is room for, and each gets its own answer. */
 	if (ret)
 		is_charged = false;
 
 	if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		stop = vfio_type1v3_map_atomic(batch, i, end);
+		stop = vfio_type1v3_map_atomic(batch, i, end, is_charged);
 		goto out_owner;
 	}
 
@@ -3259,7 +3272,7 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 					      unsigned int i, unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
-	unsigned long unpinned = 0, npages, first, last;
+	unsigned long unpinned = 0, npages, first, last, mask;
 	struct vfio_type1v3_unit *unit;
 	unsigned int n, k;
 	bool stop = false;
@@ -3282,9 +3295,13 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 
 		n = unit->nr_entries;
 		npages = 0;
-		ret = vfio_type1v3_unmap_range(container, first,
-					       unit->request.last, true,
-					       &npages, &unpinned);
+		/* Domains may have come since the entry was checked. */
+		mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
+		ret = -EINVAL;
+		if (!((first | (unit->request.last + 1)) & mask))
+			ret = vfio_type1v3_unmap_range(container, first,
+						       unit->request.last, true,
+						       &npages, &unpinned);
 		if (n == 1 || ret) {
 			batch->entries[i].size = (u64)npages << PAGE_SHIFT;
 			for (k = 1; k < n; k++)

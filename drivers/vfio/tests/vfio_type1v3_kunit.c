@@ -1132,12 +1132,25 @@ static void narrow_aperture(struct kunit *test)
 	}
 }
 
-/* An IOMMU whose smallest page is of several pages: all calls are in its pages. */
+/* An IOMMU whose smallest page is of several pages */
+static const struct mock_kind large = {
+	.pgsizes = PAGE_SIZE << 4 | PAGE_SIZE << 9,
+};
+
+/* User addresses have to be aligned to them, too. */
+static void container_memory_aligned(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, false);
+	t->memory->vaddr = mock_map_file_at(test, "[mock memory]", &mock_memory_fops,
+					    t->memory, WINDOW, PROT_READ | PROT_WRITE,
+					    ALIGN_DOWN(t->memory->vaddr, PAGE_SIZE << 4));
+}
+
+/* All calls are in its pages. */
 static void large_pages(struct kunit *test)
 {
-	static const struct mock_kind large = {
-		.pgsizes = PAGE_SIZE << 4 | PAGE_SIZE << 9,
-	};
 	struct container_test *t = test->priv;
 	struct {
 		struct vfio_iommu_type1_info info;
@@ -1162,11 +1175,7 @@ static void large_pages(struct kunit *test)
 	};
 	u64 bits;
 
-	container_memory(test, false);
-	/* User addresses have to be aligned to them, too. */
-	t->memory->vaddr = mock_map_file_at(test, "[mock memory]", &mock_memory_fops,
-					    t->memory, WINDOW, PROT_READ | PROT_WRITE,
-					    ALIGN_DOWN(t->memory->vaddr, PAGE_SIZE << 4));
+	container_memory_aligned(test);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
 	KUNIT_ASSERT_EQ(test, container_map(test, 0, 20, 0, RW, false), 0);
 	KUNIT_EXPECT_EQ(test, container_attach(test, &t->groups[0], &large), -EINVAL);
@@ -1857,6 +1866,71 @@ static void batch_joins(struct kunit *test)
 	}
 }
 
+/* A driver that is told of an unmap when an IOMMU of large pages comes */
+static struct kunit *attach_test;
+
+static void attach_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+	struct container_test *t = attach_test->priv;
+
+	vfio_type1v3_ops.unpin_pages(t->data, iova, 1);
+	KUNIT_EXPECT_EQ(attach_test, container_attach(attach_test, &t->groups[0],
+						      &large), 0);
+}
+
+static const struct vfio_device_ops attach_device_ops = {
+	.name		= "mock",
+	.dma_unmap	= attach_dma_unmap,
+};
+
+/* What a batch has checked is checked again when domains have come since. */
+static void batch_attach(struct kunit *test)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
+		.nr_entries = 3,
+	};
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1v3_batch_entry entries[3] = {
+		{ .size = 16 << PAGE_SHIFT, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
+		{ .size = PAGE_SIZE, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
+		{ .size = PAGE_SIZE, .flags = VFIO_DMA_MAP_FLAG_READ },
+	};
+	void __user *user = t->arg + PAGE_SIZE;
+	struct vfio_device *device;
+	struct page *page;
+
+	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, device);
+	device->ops = &attach_device_ops;
+	attach_test = test;
+	container_memory_aligned(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	vfio_type1v3_ops.register_device(t->data, device);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 48, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, pin_one_page(t, 0, &page), 1);
+
+	batch.entries = (unsigned long)user;
+	entries[0].iova = BASE << PAGE_SHIFT;
+	entries[1].iova = (BASE + 20) << PAGE_SHIFT;
+	entries[2].iova = (BASE + 1) << PAGE_SHIFT;
+	entries[2].vaddr = t->memory->vaddr;
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
+					      sizeof(batch)), -EINVAL);
+	KUNIT_ASSERT_EQ(test, copy_from_user(entries, user, sizeof(entries)), 0);
+	KUNIT_EXPECT_EQ(test, entries[0].result, 0);
+	KUNIT_EXPECT_EQ(test, entries[0].size, 16 << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, entries[1].result, -EINVAL);
+	KUNIT_EXPECT_EQ(test, entries[1].size, 0);
+	KUNIT_EXPECT_EQ(test, entries[2].result, -EINVAL);
+	memset(t->model, 0, 16 * sizeof(t->model[0]));
+	container_check(test);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+}
+
 /* Allocations of the store that were not allowed to fail */
 static unsigned int nofail_allocs;
 
@@ -2487,6 +2561,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
 	KUNIT_CASE(batch_joins),
+	KUNIT_CASE(batch_attach),
 	KUNIT_CASE(undo_needs_no_memory),
 	KUNIT_CASE(detach_in_progress),
 	KUNIT_CASE(pinned_scope),

@@ -190,6 +190,10 @@ TEST_F(batch, first_error_ends)
 TEST_F(batch, if_absent)
 {
 	__u32 flags = RW | VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	struct vfio_iommu_type1_dma_unmap take_vaddr = {
+		.argsz = sizeof(take_vaddr), .flags = VFIO_DMA_UNMAP_FLAG_VADDR,
+		.iova = TEST_IOVA, .size = PAGE,
+	};
 
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, 2 * PAGE, RW));
 	for (int i = 0; i < 4; i++)
@@ -210,6 +214,14 @@ TEST_F(batch, if_absent)
 		2 * PAGE, flags);
 	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
 	EXPECT_LOCKED(4);
+
+	/* nor is what has no memory any more, until it has some again */
+	set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE, flags);
+	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_IOMMU_UNMAP_DMA, &take_vaddr));
+	EXPECT_EQ(-EEXIST, run(&self->c, 0, 1, self->e));
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE,
+			     VFIO_DMA_MAP_FLAG_VADDR));
+	EXPECT_EQ(0, run(&self->c, 0, 1, self->e));
 
 	/* what comes after an error is not looked at, what came before has been */
 	set_map(&self->e[0], TEST_IOVA, self->mem.va, PAGE, flags);
@@ -293,6 +305,16 @@ TEST_F(batch, memlock)
 		EXPECT_EQ(i < 5 ? 0 : i == 5 ? -ENOMEM : -ECANCELED,
 			  self->e[i].result);
 	EXPECT_LOCKED(5);
+
+	/* device memory is not charged */
+	ASSERT_EQ(5 * PAGE, dma_unmap_all(&self->c));
+	ASSERT_LE(2 * PAGE, self->nvme.bar_size);
+	set_map(&self->e[4], TEST_IOVA + 4 * PAGE, self->nvme.bar,
+		self->nvme.bar_size, RW);
+	EXPECT_EQ(0, run(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, 5, self->e));
+	EXPECT_LOCKED(4);
+	EXPECT_EQ(4 * PAGE + self->nvme.bar_size, dma_unmap_all(&self->c));
+	EXPECT_LOCKED(0);
 }
 
 TEST_F(batch, bad_input)

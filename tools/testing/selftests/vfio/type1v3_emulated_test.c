@@ -1095,6 +1095,41 @@ TEST_F(progress, atomic_attach_again)
 	EXPECT_EQ(SLOW_PAGES * PAGE, dma_unmap_all(&self->c));
 }
 
+/* An entry that was there when the batch began, and is not when it ends */
+TEST_F(progress, batch_if_absent)
+{
+	const __u32 flags = RW | VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	__u8 *slow = self->va + SLOW_PAGES * PAGE / 2;
+	struct batch_call call[2] = {};
+
+	for (unsigned int i = 0; i < 2; i++) {
+		call[i] = (struct batch_call) {
+			.c = &self->c,
+			.flags = i ? VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC : 0,
+			.nr = 2,
+			.e = {
+				{ IOVA(100 + i), PAGE, (uintptr_t)self->mem.va, flags },
+				{ IOVA(200 + i), PAGE, (uintptr_t)slow + i * PAGE,
+				  flags },
+			},
+		};
+		ASSERT_EQ(0, dma_map(&self->c, IOVA(100 + i), self->mem.va, PAGE, RW));
+		ASSERT_EQ(0, pthread_create(&call[i].thread, NULL, batch_thread,
+					    &call[i]));
+		ASSERT_EQ(0, uffd_wait(self->uffd, slow + i * PAGE));
+	}
+	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, IOVA(100), 2 * PAGE));
+	EXPECT_EQ(0, finish_map(self));
+	for (unsigned int i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_join(call[i].thread, NULL));
+		EXPECT_EQ(0, call[i].ret);
+	}
+	EXPECT_EQ(SLOW_PAGES + 4, locked_pages() - self->locked);
+	EXPECT_EQ(SLOW_PAGES + 4, pinned_pages() - self->pinned);
+	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, IOVA(100), 2 * PAGE));
+	EXPECT_EQ((SLOW_PAGES + 2) * PAGE, dma_unmap_all(&self->c));
+}
+
 /* Entries that were to be mapped as one are not mapped one by one for nobody. */
 TEST_F(progress, batch_detach)
 {
