@@ -3296,9 +3296,11 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 		n = unit->nr_entries;
 		npages = 0;
 		/* Domains may have come since the entry was checked. */
-		mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
+		mask = 0;
+		if (unlikely(container->epoch != batch->epoch))
+			mask = vfio_type1v3_pgsize(container) - 1;
 		ret = -EINVAL;
-		if (!((first | (unit->request.last + 1)) & mask))
+		if (!((first | (unit->request.last + 1)) & (mask >> PAGE_SHIFT)))
 			ret = vfio_type1v3_unmap_range(container, first,
 						       unit->request.last, true,
 						       &npages, &unpinned);
