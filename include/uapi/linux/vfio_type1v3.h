@@ -93,7 +93,8 @@
  * @vaddr: user memory; 0 for an unmap
  * @flags: VFIO_DMA_MAP_FLAG_READ, _WRITE and _SMALL_PAGES for a map,
  *	with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT it is success if the range is
- *	mapped to this memory with this access already;
+ *	mapped to this memory with this access already, and its user addresses
+ *	are valid (VFIO_DMA_UNMAP_FLAG_VADDR);
  *	VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone for an unmap
  * @result: set on return, 0 or a negative errno
  */

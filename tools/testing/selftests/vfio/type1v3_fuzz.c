@@ -777,6 +777,9 @@ static void op_unmap_all(struct world *w)
 }
 
 /* The store and the memory as the entries of a batch leave it behind */
+#define RESERVED	0x80	/* by an entry whose memory has not been looked at yet */
+#define NO_VADDR	0x40	/* the user address has been taken away */
+
 struct scratch {
 	__u8 access[MAX_WINDOW];
 	int user[MAX_WINDOW];
@@ -788,6 +791,8 @@ static struct scratch *scratch_of(const struct world *w)
 
 	for (int i = 0; i < w->npages; i++) {
 		s.access[i] = w->page[i].mapped ? w->page[i].access : 0;
+		if (w->page[i].invalid)
+			s.access[i] |= NO_VADDR;
 		s.user[i] = w->page[i].user;
 	}
 	return &s;
@@ -803,8 +808,6 @@ struct batch_result {
 	int expected[MAX_BATCH], pages[MAX_BATCH], ret;
 	bool present[MAX_BATCH];	/* before the batch came */
 };
-
-#define RESERVED	0x80	/* by an entry whose memory has not been looked at yet */
 
 /* May the range of an entry be mapped, or is it? */
 static int batch_reserve(struct world *w, struct scratch *s, const struct batch_op *b,
