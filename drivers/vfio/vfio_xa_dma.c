@@ -679,7 +679,7 @@ static bool node_is_crowded(const struct xa_node *node)
 /*
  * Should the runs of the array rather be in the slots of a node, though it might
  * grow? That is faster where they are in different slots, as most pages in no order are,
- * but too dear where each would need an array there.
+ * but dear if a word is too long for a single: where all are, each needs an array there.
  */
 static bool array_is_spread(const struct slot *slot)
 {

@@ -71,7 +71,8 @@
  * Maps that follow each other reserve their ranges first, each in turn, and then
  * look at their memory, each in turn.  So a range that an earlier one of them has
  * asked for is taken, also if that one fails later.  Whether it satisfies a later
- * one with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT is not defined.
+ * one with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT is not defined.  What satisfies such
+ * an entry is not kept from other threads, which may unmap it meanwhile.
  *
  * Return: 0 if all entries succeeded, otherwise -1 and errno is that of the first
  * entry, as they stand, that failed.  Each entry's result is 0 or a negative errno;
