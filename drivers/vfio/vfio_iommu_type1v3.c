@@ -3288,19 +3288,20 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 			unpinned = 0;
 			vfio_type1v3_release_pins(container, first, last);
 		}
+		/* Domains may have come since the entries were checked. */
+		mask = 0;
+		if (unlikely(container->epoch != batch->epoch))
+			mask = (vfio_type1v3_pgsize(container) - 1) >> PAGE_SHIFT;
 		/* Only if all of it is mapped is it known what each entry gets. */
 		if (unit->nr_entries > 1 &&
-		    !vfio_type1v3_is_run(container, first, last))
+		    ((first | (last + 1)) & mask ||
+		     !vfio_type1v3_is_run(container, first, last)))
 			vfio_type1v3_split_unit(batch, i);
 
 		n = unit->nr_entries;
 		npages = 0;
-		/* Domains may have come since the entry was checked. */
-		mask = 0;
-		if (unlikely(container->epoch != batch->epoch))
-			mask = vfio_type1v3_pgsize(container) - 1;
 		ret = -EINVAL;
-		if (!((first | (unit->request.last + 1)) & (mask >> PAGE_SHIFT)))
+		if (!((first | (unit->request.last + 1)) & mask))
 			ret = vfio_type1v3_unmap_range(container, first,
 						       unit->request.last, true,
 						       &npages, &unpinned);
@@ -3311,7 +3312,7 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 		}
 		stop = vfio_type1v3_set_result(batch, i, n, ret);
 		/* What stays can be pinned again. */
-		if (stop)
+		if (ret)
 			vfio_type1v3_change(container, first, last,
 					    VFIO_XA_DMA_UNMAPPING, 0);
 	}
@@ -4027,7 +4028,7 @@ static noinline int vfio_type1v3_copy_foreign(struct vfio_type1v3 *container,
 
 	if (!mmget_not_zero(mm))
 		return -EPERM;
-	if (!current->mm) {
+	if (current->flags & PF_KTHREAD && !current->mm) {
 		kthread_use_mm(mm);
 		ret = vfio_type1v3_copy(container, iova, data, count, write);
 		kthread_unuse_mm(mm);
@@ -4064,11 +4065,13 @@ static int vfio_type1v3_dma_rw(void *iommu_data, dma_addr_t iova, void *data,
 	if (!container->owner.mm)
 		goto out_unlock;
 
-	ret = -EAGAIN;
 	if (container->owner.mm != current->mm) {
 		ret = vfio_type1v3_copy_foreign(container, iova, data, count,
 						write);
-	} else if (!((iova ^ last) >> PAGE_SHIFT)) {
+		goto out_unlock;
+	}
+	ret = -EAGAIN;
+	if (!((iova ^ last) >> PAGE_SHIFT)) {
 		/* As most calls are, and one page is one run */
 		word = vfio_xa_dma_load(&container->store, iova >> PAGE_SHIFT);
 		ret = vfio_type1v3_copy_run(container, word, iova, data, count,

@@ -1872,10 +1872,16 @@ static struct kunit *attach_test;
 static void attach_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
 {
 	struct container_test *t = attach_test->priv;
+	u64 last = iova + length - 1;
+	dma_addr_t pin;
 
-	vfio_type1v3_ops.unpin_pages(t->data, iova, 1);
-	KUNIT_EXPECT_EQ(attach_test, container_attach(attach_test, &t->groups[0],
-						      &large), 0);
+	for (pin = iova; pin < last; pin += PAGE_SIZE)
+		if (vfio_xa_dma_load(&t->container->pins, pin >> PAGE_SHIFT))
+			vfio_type1v3_ops.unpin_pages(t->data, pin, 1);
+	if (!t->groups[0].wanted)
+		KUNIT_EXPECT_EQ(attach_test, container_attach(attach_test,
+							      &t->groups[0],
+							      &large), 0);
 }
 
 static const struct vfio_device_ops attach_device_ops = {
@@ -1889,10 +1895,12 @@ static void batch_attach(struct kunit *test)
 	struct vfio_iommu_type1v3_batch batch = {
 		.argsz = sizeof(batch),
 		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
-		.nr_entries = 3,
+		.nr_entries = 4,
 	};
 	struct container_test *t = test->priv;
-	struct vfio_iommu_type1v3_batch_entry entries[3] = {
+	/* The second and the third continue each other, and are one unit at first. */
+	struct vfio_iommu_type1v3_batch_entry entries[4] = {
+		{ .size = 16 << PAGE_SHIFT, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
 		{ .size = 16 << PAGE_SHIFT, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
 		{ .size = PAGE_SIZE, .flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP },
 		{ .size = PAGE_SIZE, .flags = VFIO_DMA_MAP_FLAG_READ },
@@ -1908,25 +1916,33 @@ static void batch_attach(struct kunit *test)
 	container_memory_aligned(test);
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
 	vfio_type1v3_ops.register_device(t->data, device);
-	KUNIT_ASSERT_EQ(test, container_map(test, 0, 48, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 64, 0, RW, false), 0);
 	KUNIT_ASSERT_EQ(test, pin_one_page(t, 0, &page), 1);
+	KUNIT_ASSERT_EQ(test, pin_one_page(t, 48, &page), 1);
 
 	batch.entries = (unsigned long)user;
 	entries[0].iova = BASE << PAGE_SHIFT;
-	entries[1].iova = (BASE + 20) << PAGE_SHIFT;
-	entries[2].iova = (BASE + 1) << PAGE_SHIFT;
-	entries[2].vaddr = t->memory->vaddr;
+	entries[1].iova = (BASE + 32) << PAGE_SHIFT;
+	entries[2].iova = (BASE + 48) << PAGE_SHIFT;
+	entries[3].iova = (BASE + 1) << PAGE_SHIFT;
+	entries[3].vaddr = t->memory->vaddr;
 	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
 	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
 					      sizeof(batch)), -EINVAL);
 	KUNIT_ASSERT_EQ(test, copy_from_user(entries, user, sizeof(entries)), 0);
 	KUNIT_EXPECT_EQ(test, entries[0].result, 0);
 	KUNIT_EXPECT_EQ(test, entries[0].size, 16 << PAGE_SHIFT);
-	KUNIT_EXPECT_EQ(test, entries[1].result, -EINVAL);
-	KUNIT_EXPECT_EQ(test, entries[1].size, 0);
+	KUNIT_EXPECT_EQ(test, entries[1].result, 0);
+	KUNIT_EXPECT_EQ(test, entries[1].size, 16 << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, entries[2].result, -EINVAL);
+	KUNIT_EXPECT_EQ(test, entries[2].size, 0);
+	KUNIT_EXPECT_EQ(test, entries[3].result, -EINVAL);
 	memset(t->model, 0, 16 * sizeof(t->model[0]));
+	memset(t->model + 32, 0, 16 * sizeof(t->model[0]));
 	container_check(test);
+	/* What has not been unmapped after all can be pinned again. */
+	KUNIT_EXPECT_EQ(test, pin_one_page(t, 48, &page), 1);
+	vfio_type1v3_ops.unpin_pages(t->data, (BASE + 48) << PAGE_SHIFT, 1);
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);
 }
