@@ -473,8 +473,14 @@ int uffd_wait(int fd, const void *page)
 int uffd_give(int fd, const void *va, size_t size)
 {
 	struct uffdio_zeropage zero = { .range = { (uintptr_t)va, size } };
+	int err;
 
-	return ioctl(fd, UFFDIO_ZEROPAGE, &zero) ? -errno : 0;
+	if (!ioctl(fd, UFFDIO_ZEROPAGE, &zero))
+		return 0;
+	err = -errno;
+	/* nobody has been woken; who still misses a page asks again */
+	ioctl(fd, UFFDIO_WAKE, &zero.range);
+	return err;
 }
 
 /**
