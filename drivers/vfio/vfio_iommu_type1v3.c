@@ -3133,8 +3133,7 @@ static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
 		if (unit->skip)
 			continue;
 		ret = vfio_type1v3_pin_map(container, &unit->request,
-					   &maps[i - first],
-					   is_charged);
+					   &maps[i - first], is_charged);
 		if (!ret)
 			continue;
 		entry = i;
