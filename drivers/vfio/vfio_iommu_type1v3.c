@@ -135,7 +135,6 @@ struct vfio_type1v3_domain {
  * @mapped: pages from @first on that are pinned and in the IO page tables
  * @pinned: those of them that are not device memory
  * @charged: pages charged for the call
- * @failed: page, from @first on, that could not be pinned or mapped
  * @lost: what had been mapped went with the last domain
  */
 struct vfio_type1v3_map {
@@ -144,7 +143,6 @@ struct vfio_type1v3_map {
 	unsigned long mapped;
 	unsigned long pinned;
 	unsigned long charged;
-	unsigned long failed;
 	bool lost;
 };
 
@@ -1348,14 +1346,12 @@ struct vfio_type1v3_request {
  * struct vfio_type1v3_unit - entries of a batch that are treated as one
  * @request: what they ask for together
  * @nr_entries: how many they are
- * @skip: nothing is to be mapped, nor has been
  *
  * In an array of units each is where its first entry is in the batch.
  */
 struct vfio_type1v3_unit {
 	struct vfio_type1v3_request request;
 	unsigned int nr_entries;
-	bool skip;
 };
 
 static unsigned long
@@ -1471,13 +1467,12 @@ static int vfio_type1v3_charge(struct vfio_type1v3 *container,
 
 /*
  * Pin and map what has been reserved.  It stays reserved, and @map a call in
- * progress: vfio_type1v3_finish_map() must follow.  If the caller has charged for
- * the pages already, it has done so with the mutex dropped.  Called with the mutex
- * held, returns with it held; it is dropped in between.
+ * progress: vfio_type1v3_finish_map() must follow.  Called with the mutex held,
+ * returns with it held; it is dropped in between.
  */
 static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 				const struct vfio_type1v3_request *request,
-				struct vfio_type1v3_map *map, bool is_charged)
+				struct vfio_type1v3_map *map)
 {
 	unsigned long first = request->first, last = request->last;
 	unsigned long vaddr = request->vaddr, word = request->word;
@@ -1487,21 +1482,17 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 
 	*map = (struct vfio_type1v3_map) {
 		.first = first,
-		.charged = npages,
 		.lost = !vfio_type1v3_has_domain(container),
 	};
 	container->pinning++;
 	list_add_tail(&map->next, &container->maps);
 	mutex_unlock(&container->lock);
 
-	if (!is_charged) {
-		ret = vfio_type1v3_charge(container, vaddr, npages, 0,
-					  &map->charged);
-		if (ret) {
-			mutex_lock(&container->lock);
-			map->charged = 0;
-			return ret;
-		}
+	ret = vfio_type1v3_charge(container, vaddr, npages, 0, &map->charged);
+	if (ret) {
+		mutex_lock(&container->lock);
+		map->charged = 0;
+		return ret;
 	}
 
 again:
@@ -1510,18 +1501,13 @@ again:
 			   word & VFIO_XA_DMA_WRITE);
 	for (;;) {
 		ret = vfio_dma_pin_step(&pin);
-		if (ret)
-			map->failed = (pin.vaddr - vaddr) >> PAGE_SHIFT;
 		mutex_lock(&container->lock);
 		if (map->lost)
 			break;
-		if (!ret) {
+		if (!ret)
 			ret = vfio_type1v3_map_extents(container,
 						       &container->space, map,
 						       &pin, word, &map->pinned);
-			if (ret)
-				map->failed = map->mapped;
-		}
 		/* Device memory has become something else in the meantime. */
 		if (!ret && map->pinned > map->charged)
 			ret = -ENOMEM;
@@ -1577,13 +1563,12 @@ static void vfio_type1v3_finish_map(struct vfio_type1v3 *container,
 }
 
 static int vfio_type1v3_map_reserved(struct vfio_type1v3 *container,
-				     const struct vfio_type1v3_request *request,
-				     bool is_charged)
+				     const struct vfio_type1v3_request *request)
 {
 	struct vfio_type1v3_map map;
 	int ret;
 
-	ret = vfio_type1v3_pin_map(container, request, &map, is_charged);
+	ret = vfio_type1v3_pin_map(container, request, &map);
 	vfio_type1v3_finish_map(container, request, &map, ret);
 	return ret;
 }
@@ -1695,14 +1680,14 @@ static int vfio_type1v3_become_owner(struct vfio_type1v3 *container)
 /*
  * Enter a request into the store.  With a domain that only reserves the range:
  * vfio_type1v3_map_reserved() must follow.  Without one nothing is pinned, every IOVA
- * is valid, and there is nothing left to do, unless it is to be reserved: @state is
- * VFIO_XA_DMA_PENDING then, and otherwise 0.
+ * is valid, and there is nothing left to do.
  */
 static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
-				const struct vfio_type1v3_request *request,
-				unsigned long state)
+				const struct vfio_type1v3_request *request)
 {
 	unsigned long mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
+	unsigned long state = vfio_type1v3_has_domain(container) ?
+			      VFIO_XA_DMA_PENDING : 0;
 	int ret;
 
 	/* Domains may have come since the request was checked. */
@@ -1710,8 +1695,6 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	     request->vaddr >> PAGE_SHIFT) & mask)
 		return -EINVAL;
 
-	if (vfio_type1v3_has_domain(container))
-		state = VFIO_XA_DMA_PENDING;
 	ret = vfio_xa_dma_insert(&container->store, request->first,
 				 request->last, request->word | state,
 				 VFIO_DMA_GFP);
@@ -1725,39 +1708,10 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	return -EINVAL;
 }
 
-/* Is a range mapped exactly as it is asked for? */
-static noinline bool
-vfio_type1v3_is_present(struct vfio_type1v3 *container,
-			const struct vfio_type1v3_request *request)
-{
-	unsigned long pos = request->first;
-	struct vfio_xa_dma_run run;
-
-	for (;;) {
-		if (!vfio_xa_dma_next(&container->store, pos, request->last,
-				      &run) ||
-		    run.first != pos ||
-		    run.word & (VFIO_XA_DMA_TRANSIENT |
-				VFIO_XA_DMA_VADDR_INVALID) ||
-		    vfio_xa_dma_vaddr(run.word, request->first) !=
-		    request->vaddr ||
-		    vfio_type1v3_prot(run.word) !=
-		    vfio_type1v3_prot(request->word))
-			return false;
-		if (run.last == request->last)
-			return true;
-		pos = run.last + 1;
-		cond_resched();
-	}
-}
-
-/*
- * Enter what is pinned into the store and the IO page tables, or into neither.
- * @state: 0, or VFIO_XA_DMA_PENDING for what may yet be taken back.
- */
+/* Enter what is pinned into the store and the IO page tables, or into neither. */
 static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 			      const struct vfio_type1v3_request *request,
-			      unsigned long state, struct page **pages)
+			      struct page **pages)
 {
 	dma_addr_t iova = vfio_type1v3_iova(request->first);
 	int ret, is_open;
@@ -1766,16 +1720,9 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 				     vfio_type1v3_iova(request->last) |
 				     ~PAGE_MASK))
 		return -EINVAL;
-	if (state)
-		is_open = vfio_xa_dma_insert(&container->store, request->first,
-					     request->last,
-					     request->word | state,
-					     VFIO_DMA_GFP);
-	else
-		is_open = vfio_xa_dma_insert_begin(&container->store,
-						   request->first,
-						   request->last,
-						   request->word, VFIO_DMA_GFP);
+	is_open = vfio_xa_dma_insert_begin(&container->store, request->first,
+					   request->last, request->word,
+					   VFIO_DMA_GFP);
 	if (is_open < 0)
 		return is_open;
 
@@ -1792,56 +1739,25 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 	return ret;
 }
 
-/* Publish units that have been entered as PENDING, or take them back. */
-static void vfio_type1v3_publish(struct vfio_type1v3 *container,
-				 const struct vfio_type1v3_unit *units,
-				 unsigned int nr, bool undo)
-{
-	const struct vfio_type1v3_request *request;
-	unsigned int i;
-
-	for (i = 0; i < nr; i += units[i].nr_entries) {
-		if (units[i].skip)
-			continue;
-		request = &units[i].request;
-		if (!undo) {
-			vfio_xa_dma_change(&container->store, request->first,
-					   request->last, VFIO_XA_DMA_PENDING,
-					   0);
-			continue;
-		}
-		vfio_dma_unmap(&container->space,
-			       vfio_type1v3_iova(request->first),
-			       vfio_type1v3_request_pages(request),
-			       vfio_type1v3_unmap_flags(request->word));
-		vfio_xa_dma_erase(&container->store, request->first,
-				  request->last);
-	}
-	if (undo)
-		vfio_dma_unmap_flush(&container->space);
-}
-
 /*
- * Map the units of @nr entries, of @npages pages together for which there is room
- * in @pages, in one go: nobody sees a state between not mapped and mapped.  Ends
- * at the first unit that cannot be mapped so, and returns where that is, or 0 if
- * it is to be all or none: @atomic.  What is not mapped is as it was; why it cannot
- * be, if so it is, vfio_type1v3_reserve() and vfio_type1v3_map_reserved() will find
- * out.
+ * Map units of @npages pages together, for which there is room in @pages, in one
+ * go: nobody sees a state between not mapped and mapped.
+ *
+ * Ends at the first unit that cannot be mapped so, and returns where that is.  It
+ * and those that follow are untouched; vfio_type1v3_map_one() tells why it cannot,
+ * or can do it.
  *
  * Called with the mutex held and a domain, returns with it held; it is dropped
  * in between.
  */
 static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 					 const struct vfio_type1v3_unit *units,
-					 unsigned int nr, unsigned long npages,
-					 struct page **pages, bool atomic)
+					 unsigned long npages,
+					 struct page **pages)
 {
-	unsigned long state = atomic ? VFIO_XA_DMA_PENDING : 0;
-	const struct vfio_type1v3_unit *unit, *end = units + nr;
+	const struct vfio_type1v3_unit *unit;
 	unsigned long epoch = container->epoch;
 	unsigned long pinned = 0, mapped = 0;
-	bool all;
 
 	container->pinning++;
 	mutex_unlock(&container->lock);
@@ -1849,8 +1765,6 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	if (vfio_dma_charge(&container->owner, npages))
 		npages = 0;
 	for (unit = units; pinned < npages; unit += unit->nr_entries) {
-		if (unit->skip)
-			continue;
 		if (!vfio_dma_pin_now(unit->request.vaddr,
 				      vfio_type1v3_request_pages(&unit->request),
 				      unit->request.word & VFIO_XA_DMA_WRITE,
@@ -1863,45 +1777,31 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 
 	mutex_lock(&container->lock);
 	container->pinning--;
-	if (unlikely(container->epoch != epoch))
-		end = units;
-	for (unit = units; unit < end; unit += unit->nr_entries) {
-		/* It was there, but the mutex has been dropped. */
-		if (unit->skip) {
-			if (!vfio_type1v3_is_present(container, &unit->request))
+	unit = units;
+	if (likely(container->epoch == epoch)) {
+		for (; mapped < pinned; unit += unit->nr_entries) {
+			if (vfio_type1v3_enter(container, &unit->request,
+					       pages + mapped))
 				break;
-			continue;
+			mapped += vfio_type1v3_request_pages(&unit->request);
 		}
-		if (mapped == pinned ||
-		    vfio_type1v3_enter(container, &unit->request, state,
-				       pages + mapped))
-			break;
-		mapped += vfio_type1v3_request_pages(&unit->request);
 	}
-	all = unit == units + nr;
-	nr = unit - units;
-	if (unlikely(atomic))
-		vfio_type1v3_publish(container, units, nr, !all);
-	if (unlikely(!all)) {
-		if (mapped < pinned)
-			unpin_user_pages(pages + mapped, pinned - mapped);
-		if (atomic) {
-			mapped = 0;
-			nr = 0;
-		}
+	if (unlikely(mapped < pinned))
+		unpin_user_pages(pages + mapped, pinned - mapped);
+	if (unlikely(mapped < npages))
 		vfio_dma_uncharge(&container->owner, npages - mapped);
-	}
-	return nr;
+	return unit - units;
 }
 
+/* Map a range, whatever it takes.  May drop the mutex in between. */
 static int vfio_type1v3_map_one(struct vfio_type1v3 *container,
 				const struct vfio_type1v3_request *request)
 {
 	int ret;
 
-	ret = vfio_type1v3_reserve(container, request, 0);
+	ret = vfio_type1v3_reserve(container, request);
 	if (!ret && vfio_type1v3_has_domain(container))
-		ret = vfio_type1v3_map_reserved(container, request, false);
+		ret = vfio_type1v3_map_reserved(container, request);
 	return ret;
 }
 
@@ -1941,8 +1841,7 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 		goto out_unlock;
 	npages = vfio_type1v3_request_pages(&unit.request);
 	if (npages <= VFIO_DMA_PIN_INLINE && vfio_type1v3_has_domain(container)) {
-		if (vfio_type1v3_map_now(container, &unit, 1, npages, pages,
-					 false))
+		if (vfio_type1v3_map_now(container, &unit, npages, pages))
 			goto out_count;
 		/* The mutex was dropped. */
 		ret = vfio_type1v3_become_owner(container);
@@ -2834,10 +2733,12 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
 /*
  * Batches
  *
- * Entries that follow each other, are of the same kind and continue each other
- * in IOVA and user memory make one unit, which is reserved, pinned, mapped or
- * unmapped as a whole.  Where a unit of several entries cannot be treated as a
- * whole, its entries are split off one by one, so that each gets its own result.
+ * The entries are done in order, each as if it were a call of its own.  Entries of
+ * a kind that follow each other are treated together where that makes no difference
+ * to any result: entries that also continue each other, in IOVA and user memory,
+ * make one unit, which is pinned, mapped or unmapped as a whole, and units that are
+ * small are entered with the mutex held once.  A unit of several entries that
+ * cannot be treated as a whole is split, so that each entry gets its own errno.
  */
 
 /**
@@ -2848,8 +2749,11 @@ static long vfio_type1v3_unmap_dma(struct vfio_type1v3 *container,
  * @entries: the user's entries
  * @units: a unit is at the index of its first entry
  * @pages: room for a page for each entry
- * @failed: an entry has failed
- * @epoch: &vfio_type1v3.epoch when the entries were checked
+ * @failed: entries that have failed
+ * @ended: no further entry is to be done
+ * @epoch: &vfio_type1v3.epoch when the units were made
+ *
+ * Local to its caller, needs no lock.
  */
 struct vfio_type1v3_batch {
 	struct vfio_type1v3 *container;
@@ -2858,48 +2762,23 @@ struct vfio_type1v3_batch {
 	struct vfio_iommu_type1v3_batch_entry *entries;
 	struct vfio_type1v3_unit *units;
 	struct page **pages;
-	bool failed;
+	unsigned int failed;
+	bool ended;
 	unsigned long epoch;
 };
 
-static bool vfio_type1v3_is_unmap(const struct vfio_type1v3_batch *batch,
-				  unsigned int i)
+static void vfio_type1v3_fail_entry(struct vfio_type1v3_batch *batch,
+				    unsigned int i, int ret)
 {
-	return batch->entries[i].flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
-}
-
-/* Returns true if the batch ends here. */
-static bool vfio_type1v3_set_result(struct vfio_type1v3_batch *batch,
-				    unsigned int entry, unsigned int nr_entries,
-				    int result)
-{
-	while (nr_entries--)
-		batch->entries[entry++].result = result;
-	if (!result)
-		return false;
-
-	batch->failed = true;
-	/* The process is about to die. */
-	if (result == -EINTR)
-		return true;
-	return !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE);
-}
-
-/*
- * The result of the first entry that has failed.  That is not the one that was
- * noticed first: ranges are reserved before memory is looked at.
- */
-static int vfio_type1v3_batch_result(const struct vfio_type1v3_batch *batch)
-{
-	unsigned int i;
-
-	if (!batch->failed)
-		return 0;
-	for (i = 0; i < batch->nr; i++)
-		if (batch->entries[i].result &&
-		    batch->entries[i].result != -ECANCELED)
-			return batch->entries[i].result;
-	return 0;
+	/* Pinning has two names for a fatal signal. */
+	if (ret == -ERESTARTSYS)
+		ret = -EINTR;
+	batch->entries[i].result = ret;
+	batch->failed++;
+	/* A process with a fatal signal is about to die. */
+	if (ret == -EINTR ||
+	    !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE))
+		batch->ended = true;
 }
 
 static inline int
@@ -2908,12 +2787,11 @@ vfio_type1v3_check_entry(struct vfio_type1v3 *container,
 			 u64 mask, struct vfio_type1v3_request *request)
 {
 	u32 access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-	u32 map = access | VFIO_DMA_MAP_FLAG_SMALL_PAGES |
-		  VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
 	u64 iova_last;
 
 	if (!(entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)) {
-		if (entry->flags & ~map || !(entry->flags & access))
+		if (entry->flags & ~(access | VFIO_DMA_MAP_FLAG_SMALL_PAGES) ||
+		    !(entry->flags & access))
 			return -EINVAL;
 		return vfio_type1v3_make_request(container, mask, entry->flags,
 						 entry->iova, entry->vaddr,
@@ -2934,37 +2812,36 @@ vfio_type1v3_check_entry(struct vfio_type1v3 *container,
 	return 0;
 }
 
-/* Nothing takes effect unless every entry makes sense: then they are made units. */
-static noinline void vfio_type1v3_check_batch(struct vfio_type1v3_batch *batch)
+/*
+ * Make units of the entries from @i on that are well-formed and of one kind, and
+ * return where those end.  The result of that entry says whether it is malformed.
+ */
+static noinline unsigned int
+vfio_type1v3_make_units(struct vfio_type1v3_batch *batch, unsigned int i)
 {
-	u32 atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
-	struct vfio_iommu_type1v3_batch_entry *entry = batch->entries;
-	struct vfio_type1v3_unit *new = batch->units, *unit = NULL;
+	struct vfio_iommu_type1v3_batch_entry *entry = &batch->entries[i];
+	struct vfio_type1v3_unit *new = &batch->units[i], *unit = NULL;
+	u32 kind = entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
 	u64 mask = vfio_type1v3_pgsize(batch->container) - 1;
-	unsigned int i;
-	int ret;
 
 	batch->epoch = batch->container->epoch;
-	for (i = 0; i < batch->nr; i++, entry++, new++) {
-		entry->result = -ECANCELED;
-		ret = vfio_type1v3_check_entry(batch->container, entry, mask,
-					       &new->request);
-		if (!ret && atomic && vfio_type1v3_is_unmap(batch, i) !=
-		    vfio_type1v3_is_unmap(batch, 0))
-			ret = -EINVAL;
-		if (unlikely(ret)) {
-			vfio_type1v3_set_result(batch, i, 1, ret);
-		} else if (unit &&
-			   new->request.first == unit->request.last + 1 &&
-			   new->request.word == unit->request.word) {
+	for (; i < batch->nr; i++, entry++, new++) {
+		if ((entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP) != kind)
+			break;
+		entry->result = vfio_type1v3_check_entry(batch->container, entry,
+							 mask, &new->request);
+		if (unlikely(entry->result))
+			break;
+		if (unit && new->request.first == unit->request.last + 1 &&
+		    new->request.word == unit->request.word) {
 			unit->request.last = new->request.last;
 			unit->nr_entries++;
 		} else {
 			unit = new;
 			unit->nr_entries = 1;
-			unit->skip = false;
 		}
 	}
+	return i;
 }
 
 /* Make two units of one: its first entry, and what follows that. */
@@ -2982,277 +2859,79 @@ static void vfio_type1v3_split_unit(struct vfio_type1v3_batch *batch,
 	unit->nr_entries = 1;
 }
 
-/* Is an entry satisfied by what is mapped already? */
-static inline bool
-vfio_type1v3_need_not_map(struct vfio_type1v3_batch *batch, unsigned int i)
+/* Make a unit of each entry of one. */
+static void vfio_type1v3_split_all(struct vfio_type1v3_batch *batch,
+				   unsigned int i)
 {
-	return batch->entries[i].flags & VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT &&
-	       batch->units[i].nr_entries == 1 &&
-	       vfio_type1v3_is_present(batch->container,
-				       &batch->units[i].request);
-}
-
-/* What is all or nothing is not seen, and joins nothing, before it is all. */
-static unsigned long
-vfio_type1v3_batch_state(const struct vfio_type1v3_batch *batch)
-{
-	return batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC ?
-	       VFIO_XA_DMA_PENDING : 0;
-}
-
-/* Reserve what entries [@i, @end) ask for, and return where that has ended. */
-static unsigned int vfio_type1v3_reserve_units(struct vfio_type1v3_batch *batch,
-					       unsigned int i, unsigned int end,
-					       unsigned long *npages)
-{
-	struct vfio_type1v3_unit *unit;
-	int ret;
-
-	while (i < end) {
-		unit = &batch->units[i];
-		ret = vfio_type1v3_reserve(batch->container, &unit->request,
-					   vfio_type1v3_batch_state(batch));
-		/* Which of them is it?  Each on its own */
-		if (ret && unit->nr_entries > 1) {
-			vfio_type1v3_split_unit(batch, i);
-			continue;
-		}
-		unit->skip = ret;
-		if (!ret)
-			*npages += vfio_type1v3_request_pages(&unit->request);
-		else if (ret == -EEXIST && vfio_type1v3_need_not_map(batch, i))
-			vfio_type1v3_set_result(batch, i, 1, 0);
-		else if (vfio_type1v3_set_result(batch, i, 1, ret))
-			break;
-		i += unit->nr_entries;
-	}
-	return i;
-}
-
-/* Take back units [@i, @end), which reserve_units() has made PENDING. */
-static void vfio_type1v3_drop_units(struct vfio_type1v3_batch *batch,
-				    unsigned int i, unsigned int end,
-				    bool is_charged)
-{
-	const struct vfio_type1v3_unit *unit;
-
-	for (; i < end; i += unit->nr_entries) {
-		unit = &batch->units[i];
-		if (unit->skip)
-			continue;
-		vfio_xa_dma_erase(&batch->container->store, unit->request.first,
-				  unit->request.last);
-		if (is_charged)
-			vfio_dma_uncharge(&batch->container->owner,
-					  vfio_type1v3_request_pages(&unit->request));
-	}
-}
-
-/* Map the entries of a unit one by one.  Returns true if the batch ends here. */
-static bool vfio_type1v3_map_singly(struct vfio_type1v3_batch *batch,
-				    unsigned int i)
-{
-	unsigned int end = i + batch->units[i].nr_entries;
-	int ret;
-
-	for (; i < end; i++) {
-		if (i < end - 1)
-			vfio_type1v3_split_unit(batch, i);
-		/* The mutex was dropped. */
-		ret = vfio_type1v3_become_owner(batch->container) ?:
-		      vfio_type1v3_map_one(batch->container,
-					   &batch->units[i].request);
-		if (ret == -EEXIST && vfio_type1v3_need_not_map(batch, i))
-			ret = 0;
-		if (vfio_type1v3_set_result(batch, i, 1, ret))
-			return true;
-	}
-	return false;
+	while (batch->units[i].nr_entries > 1)
+		vfio_type1v3_split_unit(batch, i++);
 }
 
 /*
- * Map the first of the entries [@first, @end) in one go.  Returns where those
- * begin that are still to be mapped.
+ * Map the first of the units in [@first, @end) in one go, as many as have not
+ * more than @room pages together.  Returns how many entries that were.
  */
 static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 					       unsigned int first,
-					       unsigned int end)
+					       unsigned int end,
+					       unsigned long room)
 {
-	bool atomic = batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC;
-	unsigned int i, done = first;
-	struct vfio_type1v3_unit *unit;
+	struct vfio_type1v3 *container = batch->container;
+	const struct vfio_type1v3_unit *unit;
 	unsigned long npages = 0, more;
+	unsigned int i;
 
 	for (i = first; i < end; i += unit->nr_entries) {
 		unit = &batch->units[i];
-		unit->skip = vfio_type1v3_need_not_map(batch, i);
-		if (unit->skip)
-			continue;
 		more = vfio_type1v3_request_pages(&unit->request);
-		if (more > batch->nr - npages)
+		if (more > room - npages)
 			break;
 		npages += more;
 	}
-	if (atomic && i < end)
-		return first;
-
-	if (npages)
-		done += vfio_type1v3_map_now(batch->container,
-					     &batch->units[first], i - first,
-					     npages, batch->pages, atomic);
-	else
-		done = i;
-	/* The other way will tell which entry fails. */
-	if (atomic && done < i)
-		return first;
-	vfio_type1v3_set_result(batch, first, done - first, 0);
-	return done;
+	if (!npages)
+		return 0;
+	return vfio_type1v3_map_now(container, &batch->units[first], npages,
+				    batch->pages);
 }
 
 /*
- * Map units [@first, @end), which have been reserved, all or none: they stay
- * reserved until the last one is mapped.  Returns true if the batch ends here.
+ * Map the entries from @i on, up to @end, or to where the units have to be made
+ * anew, because groups have come or gone.  Returns the first that has not been
+ * done.
  */
-static bool vfio_type1v3_map_atomic(struct vfio_type1v3_batch *batch,
-				    unsigned int first, unsigned int end,
-				    bool is_charged)
+static noinline unsigned int
+vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch, unsigned int i,
+		       unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
+	unsigned int done, room = batch->nr;
 	struct vfio_type1v3_unit *unit;
-	struct vfio_type1v3_map *maps;
-	unsigned int i, done, entry = first;
-	unsigned long npages;
-	bool has_domain;
-	int ret = 0;
-
-	maps = kvmalloc_array(end - first, sizeof(*maps), VFIO_DMA_GFP);
-	if (!maps)
-		ret = -ENOMEM;
-	for (i = first; i < end && !ret; i += unit->nr_entries) {
-		unit = &batch->units[i];
-		if (unit->skip)
-			continue;
-		ret = vfio_type1v3_pin_map(container, &unit->request,
-					   &maps[i - first], is_charged);
-		if (!ret)
-			continue;
-		entry = i;
-		npages = batch->entries[entry].size >> PAGE_SHIFT;
-		while (npages <= maps[i - first].failed)
-			npages += batch->entries[++entry].size >> PAGE_SHIFT;
-	}
-	done = i;
-
-	/* A domain may have gone or come when the first ones were mapped already. */
-	has_domain = vfio_type1v3_has_domain(container);
-	for (i = first; i < done && !ret; i += batch->units[i].nr_entries) {
-		if (batch->units[i].skip)
-			continue;
-		if (has_domain ? maps[i - first].lost :
-		    !vfio_type1v3_has_group(container)) {
-			ret = -ENODEV;
-			entry = i;
-		}
-	}
-
-	for (i = first; i < done; i += unit->nr_entries) {
-		unit = &batch->units[i];
-		if (unit->skip)
-			continue;
-		vfio_type1v3_finish_map(container, &unit->request,
-					&maps[i - first], ret);
-		vfio_type1v3_set_result(batch, i, unit->nr_entries,
-					ret ? -ECANCELED : 0);
-	}
-	vfio_type1v3_drop_units(batch, done, end, is_charged);
-	kvfree(maps);
-	return ret && vfio_type1v3_set_result(batch, entry, 1, ret);
-}
-
-/* Map entries [@i, @end).  Returns true if the batch ends here. */
-static noinline bool vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch,
-					    unsigned int i, unsigned int end)
-{
-	struct vfio_type1v3 *container = batch->container;
-	bool stop = false, is_charged = true;
-	struct vfio_type1v3_unit *unit;
-	unsigned long npages = 0;
-	unsigned int n;
 	int ret;
 
-	ret = vfio_type1v3_become_owner(container);
-	if (ret)
-		return vfio_type1v3_set_result(batch, i, end - i, ret);
-
-	if (vfio_type1v3_has_domain(container) &&
-	    container->epoch == batch->epoch) {
-		i = vfio_type1v3_batch_map_now(batch, i, end);
-		if (i == end)
-			goto out_owner;
-		/* The mutex was dropped. */
+	while (i < end && !batch->ended && batch->epoch == container->epoch) {
 		ret = vfio_type1v3_become_owner(container);
-		if (ret) {
-			stop = vfio_type1v3_set_result(batch, i, end - i, ret);
-			goto out_owner;
-		}
-	}
-
-	end = vfio_type1v3_reserve_units(batch, i, end, &npages);
-	/* Reserving has ended early if an error is to end the batch. */
-	if (batch->failed &&
-	    !(batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE))
-		stop = true;
-	if (stop && batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		vfio_type1v3_drop_units(batch, i, end, false);
-		goto out_owner;
-	}
-	while (i < end && batch->units[i].skip)
-		i += batch->units[i].nr_entries;
-	if (i == end)
-		goto out_owner;
-	if (!vfio_type1v3_has_domain(container)) {
-		if (vfio_type1v3_batch_state(batch))
-			vfio_type1v3_publish(container, &batch->units[i],
-					     end - i, false);
-		for (; i < end; i += unit->nr_entries) {
+		done = 0;
+		if (!ret && vfio_type1v3_has_domain(container))
+			done = vfio_type1v3_batch_map_now(batch, i, end, room);
+		i += done;
+		if (!done) {
 			unit = &batch->units[i];
-			if (!unit->skip)
-				vfio_type1v3_set_result(batch, i,
-							unit->nr_entries, 0);
+			/* The mutex may have been dropped. */
+			ret = vfio_type1v3_become_owner(container) ?:
+			      vfio_type1v3_map_one(container, &unit->request);
+			if (!ret)
+				i += unit->nr_entries;
+			else if (unit->nr_entries == 1)
+				vfio_type1v3_fail_entry(batch, i++, ret);
+			else
+				vfio_type1v3_split_all(batch, i);
 		}
-		goto out_owner;
+		/* Units after one that fails have been pinned in vain. */
+		room = ret ? 1 : min(2 * room, batch->nr);
+		cond_resched();
 	}
-
-	mutex_unlock(&container->lock);
-	ret = vfio_dma_charge(&container->owner, npages);
-	mutex_lock(&container->lock);
-	/* As many as there is room for, and each gets its own answer. */
-	if (ret)
-		is_charged = false;
-
-	if (batch->flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) {
-		stop = vfio_type1v3_map_atomic(batch, i, end, is_charged);
-		goto out_owner;
-	}
-
-	for (; i < end; i += n) {
-		unit = &batch->units[i];
-		n = unit->nr_entries;
-		if (unit->skip)
-			continue;
-		ret = vfio_type1v3_map_reserved(container, &unit->request,
-						is_charged);
-		if (ret && n > 1 ? vfio_type1v3_map_singly(batch, i) :
-				   vfio_type1v3_set_result(batch, i, n, ret)) {
-			stop = true;
-			vfio_type1v3_drop_units(batch, i + n, end, is_charged);
-			break;
-		}
-	}
-
-out_owner:
 	vfio_type1v3_put_owner(container);
-	return stop;
+	return i;
 }
 
 /* Is all of a range one run that is mapped? */
@@ -3266,18 +2945,44 @@ static bool vfio_type1v3_is_run(struct vfio_type1v3 *container,
 	       !(run.word & VFIO_XA_DMA_PENDING);
 }
 
-/* Unmap entries [@i, @end).  Returns true if the batch ends here. */
-static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
-					      unsigned int i, unsigned int end)
+/*
+ * Unmapping a unit has failed after @npages: tell its entries so.  All of it was
+ * mapped, and has gone in order.  A signal comes between pages; an IOMMU driver
+ * fails with pages that have gone nevertheless.  Returns the first entry that has
+ * not been tried, with which a unit begins.
+ */
+static noinline unsigned int
+vfio_type1v3_fail_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
+			unsigned long npages, int ret)
+{
+	unsigned long before = ret == -EINTR ? npages : npages - 1;
+	unsigned long more;
+
+	while (batch->units[i].nr_entries > 1) {
+		vfio_type1v3_split_unit(batch, i);
+		more = batch->entries[i].size >> PAGE_SHIFT;
+		if (more > before)
+			break;
+		before -= more;
+		npages -= more;
+		i++;
+	}
+	batch->entries[i].size = (u64)npages << PAGE_SHIFT;
+	vfio_type1v3_fail_entry(batch, i, ret);
+	return i + 1;
+}
+
+/* Unmap the entries from @i on, up to @end.  Returns the first not done. */
+static noinline unsigned int
+vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
+			 unsigned int end)
 {
 	struct vfio_type1v3 *container = batch->container;
 	unsigned long unpinned = 0, npages, first, last, mask;
 	struct vfio_type1v3_unit *unit;
-	unsigned int n, k;
-	bool stop = false;
 	int ret;
 
-	for (; i < end && !stop; i += n) {
+	while (i < end && !batch->ended) {
 		unit = &batch->units[i];
 		first = unit->request.first;
 		last = unit->request.last;
@@ -3297,26 +3002,29 @@ static noinline bool vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch,
 		     !vfio_type1v3_is_run(container, first, last)))
 			vfio_type1v3_split_unit(batch, i);
 
-		n = unit->nr_entries;
 		npages = 0;
 		ret = -EINVAL;
 		if (!((first | (unit->request.last + 1)) & mask))
 			ret = vfio_type1v3_unmap_range(container, first,
 						       unit->request.last, true,
 						       &npages, &unpinned);
-		if (n == 1 || ret) {
-			batch->entries[i].size = (u64)npages << PAGE_SHIFT;
-			for (k = 1; k < n; k++)
-				batch->entries[i + k].size = 0;
+		if (likely(!ret)) {
+			if (unit->nr_entries == 1)
+				batch->entries[i].size = (u64)npages << PAGE_SHIFT;
+			i += unit->nr_entries;
+			continue;
 		}
-		stop = vfio_type1v3_set_result(batch, i, n, ret);
+
+		if (ret == -EINVAL)
+			vfio_type1v3_fail_entry(batch, i++, ret);
+		else
+			i = vfio_type1v3_fail_unmap(batch, i, npages, ret);
 		/* What stays can be pinned again. */
-		if (ret)
-			vfio_type1v3_change(container, first, last,
-					    VFIO_XA_DMA_UNMAPPING, 0);
+		vfio_type1v3_change(container, first, last,
+				    VFIO_XA_DMA_UNMAPPING, 0);
 	}
 	vfio_type1v3_unmap_finish(container, unpinned);
-	return stop;
+	return i;
 }
 
 static noinline void
@@ -3332,7 +3040,10 @@ vfio_type1v3_trace_entry(unsigned long id, bool unmap, unsigned long npages,
 				  entry->flags, entry->result);
 }
 
-/* An entry is counted and traced as the call that it stands for. */
+/*
+ * An entry is counted and traced as the call that it stands for, one that has not
+ * been tried is only traced.  A batch has failed if none of its entries was done.
+ */
 static noinline void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 {
 	bool trace = trace_type1v3_map_enabled() || trace_type1v3_unmap_enabled();
@@ -3340,7 +3051,7 @@ static noinline void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 	const struct vfio_iommu_type1v3_batch_entry *end = entry + batch->nr;
 	struct vfio_type1v3 *container = batch->container;
 	unsigned long npages, sum = 0;
-	bool unmap;
+	bool unmap, any = false;
 	int ret;
 
 	for (; entry < end; entry++) {
@@ -3350,50 +3061,55 @@ static noinline void vfio_type1v3_count_batch(struct vfio_type1v3_batch *batch)
 		/* An unmap can fail half-way, and says how far it came. */
 		if (ret && !(unmap && (ret == -EINTR || ret == -EIO)))
 			npages = 0;
-		vfio_type1v3_count(container, unmap ? VFIO_TYPE1V3_OP_UNMAP :
-				   VFIO_TYPE1V3_OP_MAP, npages, ret);
+		if (ret != -ECANCELED)
+			vfio_type1v3_count(container,
+					   unmap ? VFIO_TYPE1V3_OP_UNMAP :
+						   VFIO_TYPE1V3_OP_MAP,
+					   npages, ret);
 		if (unlikely(trace))
 			vfio_type1v3_trace_entry(container->id, unmap, npages,
 						 entry);
 		sum += npages;
+		any |= !ret;
 	}
-	ret = vfio_type1v3_batch_result(batch);
-	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_BATCH, sum, ret);
-	trace_type1v3_batch(container->id, batch->nr, batch->flags, ret);
+	vfio_type1v3_count(container, VFIO_TYPE1V3_OP_BATCH, sum, !any);
+	trace_type1v3_batch(container->id, batch->nr, batch->flags,
+			    batch->failed);
 }
 
 static int vfio_type1v3_do_batch(struct vfio_type1v3_batch *batch)
 {
 	struct vfio_type1v3 *container = batch->container;
-	unsigned int i, end;
-	bool unmap, stop;
+	unsigned int i = 0, end;
 
 	if (mutex_lock_killable(&container->lock))
 		return -EINTR;
 
-	vfio_type1v3_check_batch(batch);
-	stop = batch->failed;
-	for (i = 0; i < batch->nr && !stop; i = end) {
-		unmap = vfio_type1v3_is_unmap(batch, i);
-		end = i;
-		do {
-			end += batch->units[end].nr_entries;
-		} while (end < batch->nr &&
-			 vfio_type1v3_is_unmap(batch, end) == unmap);
-		if (unmap)
-			stop = vfio_type1v3_batch_unmap(batch, i, end);
-		else
-			stop = vfio_type1v3_batch_map(batch, i, end);
+	while (i < batch->nr && !batch->ended) {
+		end = vfio_type1v3_make_units(batch, i);
+		if (end == i) {
+			vfio_type1v3_fail_entry(batch, i,
+						batch->entries[i].result);
+			i++;
+		} else if (batch->entries[i].flags &
+			   VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP) {
+			i = vfio_type1v3_batch_unmap(batch, i, end);
+		} else {
+			i = vfio_type1v3_batch_map(batch, i, end);
+		}
 		cond_resched();
 	}
+	while (i < batch->nr)
+		batch->entries[i++].result = -ECANCELED;
 	vfio_type1v3_count_batch(batch);
 	mutex_unlock(&container->lock);
 	return 0;
 }
 
-/* So many entries take no memory but the stack. */
+/* Batches of up to this many entries need no memory but the stack. */
 #define VFIO_TYPE1V3_BATCH_SMALL	8
 
+/* Returns how many entries have failed, or an errno if nothing was done. */
 static noinline_for_stack long
 vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 {
@@ -3411,12 +3127,9 @@ vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 	if (copy_from_user(&header, arg, minsz))
 		return -EFAULT;
 	if (header.argsz < minsz || header.__reserved ||
-	    header.flags & ~(VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE |
-			     VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC) ||
+	    header.flags & ~VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE ||
 	    !header.nr_entries ||
 	    header.nr_entries > VFIO_IOMMU_TYPE1V3_BATCH_MAX)
-		return -EINVAL;
-	if (hweight32(header.flags) > 1)
 		return -EINVAL;
 
 	batch.flags = header.flags;
@@ -3437,10 +3150,10 @@ vfio_type1v3_batch(struct vfio_type1v3 *container, void __user *arg)
 	if (ret)
 		goto out_free;
 
-	ret = -EFAULT;
-	if (!copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
-			  batch.nr * sizeof(*batch.entries)))
-		ret = vfio_type1v3_batch_result(&batch);
+	ret = batch.failed;
+	if (copy_to_user(u64_to_user_ptr(header.entries), batch.entries,
+			 batch.nr * sizeof(*batch.entries)))
+		ret = -EFAULT;
 out_free:
 	if (room != small)
 		kvfree(room);
@@ -3554,7 +3267,7 @@ static long vfio_type1v3_ioctl(void *iommu_data, unsigned int cmd,
 		call = "unknown";
 		ret = -ENOTTY;
 	}
-	if (ret)
+	if (ret < 0)
 		trace_type1v3_error(container->id, call, ret);
 
 	vfio_type1v3_put(container);

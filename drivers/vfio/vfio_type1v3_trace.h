@@ -22,20 +22,26 @@
 		      { VFIO_DMA_MAP_FLAG_READ, "READ" },		\
 		      { VFIO_DMA_MAP_FLAG_WRITE, "WRITE" },		\
 		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
-		      { VFIO_DMA_MAP_FLAG_SMALL_PAGES, "SMALL_PAGES" },	\
-		      { VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT, "IF_ABSENT" })
+		      { VFIO_DMA_MAP_FLAG_SMALL_PAGES, "SMALL_PAGES" })
 
 #define type1v3_show_unmap_flags(flags)					\
 	__print_flags(flags, "|",					\
 		      { VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, "DIRTY_BITMAP" }, \
 		      { VFIO_DMA_UNMAP_FLAG_ALL, "ALL" },		\
-		      { VFIO_DMA_UNMAP_FLAG_VADDR, "VADDR" },		\
-		      { VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP, "ENTRY" })
+		      { VFIO_DMA_UNMAP_FLAG_VADDR, "VADDR" })
+
+/* An unmap in a batch has other flags; a malformed one can have any. */
+#define type1v3_show_entry_flags(flags)					\
+	__print_flags(flags, "|",					\
+		      { VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP, "ENTRY" },	\
+		      { VFIO_DMA_MAP_FLAG_READ, "READ" },		\
+		      { VFIO_DMA_MAP_FLAG_WRITE, "WRITE" },		\
+		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
+		      { VFIO_DMA_MAP_FLAG_SMALL_PAGES, "SMALL_PAGES" })
 
 #define type1v3_show_batch_flags(flags)					\
 	__print_flags(flags, "|",					\
-		      { VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, "CONTINUE" }, \
-		      { VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, "ATOMIC" })
+		      { VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, "CONTINUE" })
 
 #define type1v3_show_dirty_flags(flags)					\
 	__print_flags(flags, "|",					\
@@ -87,24 +93,26 @@ TRACE_EVENT(type1v3_unmap,
 			   __entry->ret = ret;),
 	    TP_printk("id=%u iova=0x%llx size=0x%llx unmapped=0x%llx flags=%s ret=%d",
 		      __entry->id, __entry->iova, __entry->size, __entry->unmapped,
+		      __entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP ?
+		      type1v3_show_entry_flags(__entry->flags) :
 		      type1v3_show_unmap_flags(__entry->flags), __entry->ret)
 );
 
-/* VFIO_IOMMU_TYPE1V3_BATCH, after an event for each entry */
+/* VFIO_IOMMU_TYPE1V3_BATCH, after an event for each entry: how many have failed */
 TRACE_EVENT(type1v3_batch,
-	    TP_PROTO(u32 id, u32 entries, u32 flags, int ret),
-	    TP_ARGS(id, entries, flags, ret),
+	    TP_PROTO(u32 id, u32 entries, u32 flags, u32 failed),
+	    TP_ARGS(id, entries, flags, failed),
 	    TP_STRUCT__entry(__field(u32, id)
 			     __field(u32, entries)
 			     __field(u32, flags)
-			     __field(int, ret)),
+			     __field(u32, failed)),
 	    TP_fast_assign(__entry->id = id;
 			   __entry->entries = entries;
 			   __entry->flags = flags;
-			   __entry->ret = ret;),
-	    TP_printk("id=%u entries=%u flags=%s ret=%d",
+			   __entry->failed = failed;),
+	    TP_printk("id=%u entries=%u flags=%s failed=%u",
 		      __entry->id, __entry->entries,
-		      type1v3_show_batch_flags(__entry->flags), __entry->ret)
+		      type1v3_show_batch_flags(__entry->flags), __entry->failed)
 );
 
 /* VFIO_IOMMU_DIRTY_PAGES; iova and size are those of a bitmap */

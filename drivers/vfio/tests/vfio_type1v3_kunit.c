@@ -1821,51 +1821,6 @@ static void pin_overflow(struct kunit *test)
 	container_unmap_all(test);
 }
 
-/*
- * A batch that has no effect has none either where an entry has joined what was
- * mapped before, with or without a domain.
- */
-static void batch_joins(struct kunit *test)
-{
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
-		.nr_entries = 2,
-	};
-	struct vfio_iommu_type1v3_batch_entry entries[2] = {};
-	struct container_test *t = test->priv;
-	void __user *user = t->arg + PAGE_SIZE;
-	unsigned int i, pass;
-
-	container_memory(test, false);
-	batch.entries = (unsigned long)user;
-	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
-	for (pass = 0; pass < 2; pass++) {
-		if (pass)
-			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
-							       &mock_kinds[0]), 0);
-		/* So many runs that the store looks at each 64 pages on their own */
-		for (i = 0; i < 150; i++)
-			KUNIT_ASSERT_EQ(test, container_map(test, 1024 + 2 * i, 1,
-							    1024 + i, RW, false), 0);
-		/* All but the middle of 64; the second entry is in the way. */
-		KUNIT_ASSERT_EQ(test, container_map(test, 0, 20, 0, RW, false), 0);
-		KUNIT_ASSERT_EQ(test, container_map(test, 44, 20, 44, RW, false), 0);
-		for (i = 0; i < 2; i++) {
-			entries[i].iova = (BASE + (i ? 60 : 20)) << PAGE_SHIFT;
-			entries[i].vaddr = t->memory->vaddr + (20 << PAGE_SHIFT);
-			entries[i].size = (i ? 1 : 24) << PAGE_SHIFT;
-			entries[i].flags = VFIO_DMA_MAP_FLAG_READ |
-					   VFIO_DMA_MAP_FLAG_WRITE;
-		}
-		KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
-		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH,
-						      &batch, sizeof(batch)), -EEXIST);
-		container_check(test);
-		container_unmap_all(test);
-	}
-}
-
 /* A driver that is told of an unmap when an IOMMU of large pages comes */
 static struct kunit *attach_test;
 
@@ -1928,14 +1883,14 @@ static void batch_attach(struct kunit *test)
 	entries[3].vaddr = t->memory->vaddr;
 	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
 	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
-					      sizeof(batch)), -EINVAL);
+					      sizeof(batch)), 2);
 	KUNIT_ASSERT_EQ(test, copy_from_user(entries, user, sizeof(entries)), 0);
 	KUNIT_EXPECT_EQ(test, entries[0].result, 0);
 	KUNIT_EXPECT_EQ(test, entries[0].size, 16 << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, entries[1].result, 0);
 	KUNIT_EXPECT_EQ(test, entries[1].size, 16 << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, entries[2].result, -EINVAL);
-	KUNIT_EXPECT_EQ(test, entries[2].size, 0);
+	KUNIT_EXPECT_EQ(test, entries[2].size, PAGE_SIZE);
 	KUNIT_EXPECT_EQ(test, entries[3].result, -EINVAL);
 	memset(t->model, 0, 16 * sizeof(t->model[0]));
 	memset(t->model + 32, 0, 16 * sizeof(t->model[0]));
@@ -1958,14 +1913,12 @@ static bool count_nofail(gfp_t gfp)
 
 /*
  * The page that completes a block is refused by the IOMMU driver.  To take it back
- * needs no memory, whatever has become one with it; alone, and in a batch of which
- * the second entry fails.
+ * needs no memory, whatever has become one with it; alone, and in a batch.
  */
 static void undo_needs_no_memory(struct kunit *test)
 {
 	struct vfio_iommu_type1v3_batch batch = {
 		.argsz = sizeof(batch),
-		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
 		.nr_entries = 2,
 	};
 	struct vfio_iommu_type1v3_batch_entry entries[2] = {};
@@ -2007,7 +1960,7 @@ static void undo_needs_no_memory(struct kunit *test)
 				KUNIT_EXPECT_EQ(test, container_map(test, hole, 1, hole,
 								    RW, false), 0);
 			} else {
-				t->groups[0].domain->fail_map = 2;
+				t->groups[0].domain->fail_map = 1;
 				KUNIT_EXPECT_EQ(test,
 						container_ioctl(test,
 								VFIO_IOMMU_TYPE1V3_BATCH,
@@ -2053,7 +2006,7 @@ static void detach_in_progress(struct kunit *test)
 		request.vaddr = t->memory->vaddr + (16 * i << PAGE_SHIFT);
 		request.word = vfio_xa_dma_word(request.first, request.vaddr,
 						VFIO_XA_DMA_READ);
-		KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request, 0), 0);
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request), 0);
 		maps[i].first = request.first;
 		list_add_tail(&maps[i].next, &container->maps);
 		vfio_dma_pin_start(&pin, current->mm, request.vaddr, 8, false);
@@ -2576,7 +2529,6 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_domains, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
-	KUNIT_CASE(batch_joins),
 	KUNIT_CASE(batch_attach),
 	KUNIT_CASE(undo_needs_no_memory),
 	KUNIT_CASE(detach_in_progress),

@@ -36,8 +36,7 @@
  *   process (address space)
  * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices
  * - ENOENT: VFIO_DMA_MAP_FLAG_VADDR: nothing is mapped in the range
- * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile; an
- *   atomic batch: the last one behind an IOMMU left, and another came
+ * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile
  * - EINTR: a fatal signal; VFIO_IOMMU_UNMAP_DMA may have unmapped a part,
  *   which size tells
  * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed; size tells what is no
@@ -56,72 +55,93 @@
 /**
  * VFIO_IOMMU_TYPE1V3_BATCH - _IO(VFIO_TYPE, VFIO_BASE + 50)
  *
- * Map and unmap many ranges in one call.  The entries are done in the order in
- * which they stand.  Neighbouring entries of the same kind are charged together,
- * and unmapped with one synchronisation of the IOTLB; those that also continue
- * each other, in IOVA and for maps in user memory, cost little more than one.
+ * Map and unmap many ranges in one call.  The argument is a
+ * struct vfio_iommu_type1v3_batch.
  *
- * First the arguments of all entries are checked; if any is wrong, none is done.
- * Then, without a flag, the first entry that fails ends the batch.  With
- * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE the others are done nevertheless.  With
- * VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, which wants all entries to be maps or all
- * to be unmaps, a failure takes back what has been mapped; nobody but a device can
- * have seen it.  The two flags exclude each other.
+ * The entries are done in order, each as if it were a call of its own: with the
+ * errno that VFIO_IOMMU_MAP_DMA or VFIO_IOMMU_UNMAP_DMA would have, and visible to
+ * other threads as soon as it is done.  An entry that fails has changed nothing,
+ * except for an unmap as those calls' errno values say.  Neighbouring entries of the
+ * same kind are charged together, and unmapped with one synchronisation of the IOTLB;
+ * those that also continue each other, in IOVA and for maps in user memory, cost
+ * little more than one.
  *
- * Maps that follow each other reserve their ranges first, each in turn, and then
- * look at their memory, each in turn.  So a range that an earlier one of them has
- * asked for is taken, also if that one fails later.  Whether it satisfies a later
- * one with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT is not defined.  What satisfies such
- * an entry is not kept from other threads, which may unmap it meanwhile.
+ * The first entry that fails, be it malformed or not, ends the batch: those before it
+ * are done, those after it are not tried.  With
+ * %VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE the others are done nevertheless, unless
+ * the failure is a fatal signal.
  *
- * Return: 0 if all entries succeeded, otherwise -1 and errno is that of the first
- * entry, as they stand, that failed.  Each entry's result is 0 or a negative errno;
- * -ECANCELED if it was not tried or was taken back.  An unmap's size becomes the
- * bytes unmapped.
- * Errors of the call itself, which leave the entries alone: EINVAL (argsz, flags,
- * reserved field, number of entries), EFAULT, ENOMEM, EINTR.  EFAULT when the
- * results cannot be written comes after the fact.
+ * The result of an entry is
+ *
+ * - 0: the entry is done
+ * - -ECANCELED: the entry has not been tried, as the batch had ended
+ * - another negative errno: the entry has failed.  A malformed entry, such as one
+ *   with an unknown flag, has -EINVAL or -EOVERFLOW.  -EINTR means a fatal signal,
+ *   and ends the batch
+ *
+ * Return: the number of entries that have failed, 0 if all are done.  Entries with
+ * -ECANCELED are not counted.  Without CONTINUE the number is 0 or 1.
+ *
+ * -1 with one of these errno values means that no entry was tried, and no result is
+ * set: EINVAL (argsz, flags, reserved field, number of entries), EFAULT (the argument
+ * or the entries cannot be read), ENOMEM (no memory for the batch itself), EINTR (a
+ * fatal signal before the first entry).  There is one exception: EFAULT is returned
+ * after the fact if the results cannot be written.
+ *
+ * A kernel or backend that does not know the ioctl returns ENOTTY, and sets no result
+ * either.
  */
 #define VFIO_IOMMU_TYPE1V3_BATCH	_IO(VFIO_TYPE, VFIO_BASE + 50)
 
-/* Entries in a batch */
+/**
+ * define VFIO_IOMMU_TYPE1V3_BATCH_MAX - the largest number of entries in a batch
+ */
 #define VFIO_IOMMU_TYPE1V3_BATCH_MAX	1024
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP - the entry is an unmap
+ *
+ * Flag of an entry.  No other flag goes with it.  An entry without it is a map.
+ */
+#define VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP	(1U << 16)
 
 /**
  * struct vfio_iommu_type1v3_batch_entry - one map or unmap
  * @iova: as in &struct vfio_iommu_type1_dma_map or _unmap
- * @size: bytes; of an unmap, on return the bytes that were unmapped
+ * @size: bytes.  If an unmap's @result is 0, -EINTR or -EIO, it is set to the bytes
+ *	that were unmapped; otherwise it is left alone
  * @vaddr: user memory; 0 for an unmap
- * @flags: VFIO_DMA_MAP_FLAG_READ, _WRITE and _SMALL_PAGES for a map,
- *	with VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT it is success if the range is
- *	mapped to this memory with this access already, and its user addresses
- *	are valid (VFIO_DMA_UNMAP_FLAG_VADDR);
- *	VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone for an unmap
- * @result: set on return, 0 or a negative errno
+ * @flags: VFIO_DMA_MAP_FLAG_READ and _WRITE, at least one of them, and
+ *	%VFIO_DMA_MAP_FLAG_SMALL_PAGES for a map; %VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone
+ *	for an unmap
+ * @result: set on return, 0 or a negative errno, see %VFIO_IOMMU_TYPE1V3_BATCH
  */
 struct vfio_iommu_type1v3_batch_entry {
 	__aligned_u64 iova;
 	__aligned_u64 size;
 	__aligned_u64 vaddr;
 	__u32 flags;
-#define VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP		(1U << 16)
-#define VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT	(1U << 17)
 	__s32 result;
 };
 
 /**
+ * define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE - do not end at a failure
+ *
+ * Flag of a batch.  Only a fatal signal ends it before its last entry.
+ */
+#define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE	(1U << 0)
+
+/**
  * struct vfio_iommu_type1v3_batch - argument of VFIO_IOMMU_TYPE1V3_BATCH
  * @argsz: size of this structure
- * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
- * @nr_entries: 1 to VFIO_IOMMU_TYPE1V3_BATCH_MAX
+ * @flags: 0 or %VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE
+ * @nr_entries: 1 to %VFIO_IOMMU_TYPE1V3_BATCH_MAX
  * @__reserved: 0
  * @entries: address of an array of struct vfio_iommu_type1v3_batch_entry
  */
 struct vfio_iommu_type1v3_batch {
 	__u32 argsz;
 	__u32 flags;
-#define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE	(1U << 0)
-#define VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC	(1U << 1)
 	__u32 nr_entries;
 	__u32 __reserved;
 	__aligned_u64 entries;

@@ -297,11 +297,7 @@ static void do_batch(struct backend *b, const struct range *r, size_t n,
 		     __u32 flags)
 {
 	struct vfio_iommu_type1v3_batch_entry entries[VFIO_IOMMU_TYPE1V3_BATCH_MAX];
-	struct vfio_iommu_type1v3_batch arg = {
-		.argsz = sizeof(arg),
-		.nr_entries = n,
-		.entries = (uintptr_t)entries,
-	};
+	int ret;
 
 	for (size_t i = 0; i < n; i++) {
 		entries[i] = (struct vfio_iommu_type1v3_batch_entry) {
@@ -312,8 +308,9 @@ static void do_batch(struct backend *b, const struct range *r, size_t n,
 		if (flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)
 			entries[i].vaddr = (uintptr_t)r[i].va;
 	}
-	if (ioctl(b->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &arg))
-		err(1, "%s: batch", b->name);
+	ret = dma_batch(&b->c, 0, n, entries);
+	if (ret)
+		errx(1, "%s: batch: %d", b->name, ret);
 }
 
 static double map_ranges(struct backend *b, const struct range *r, size_t n,

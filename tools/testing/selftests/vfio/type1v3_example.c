@@ -91,7 +91,10 @@ static int container_usage(int container, struct vfio_iommu_type1v3_info_cap_usa
 /* [batch] */
 /*
  * Maps or unmaps (buffer is NULL) n pages, each to where a guest may have put
- * it: here, in reverse. Returns how many entries were done.
+ * it: here, in reverse. Returns how many entries were done. If the ioctl fails
+ * none is, and every result is still what it was set to: with ENOTTY, which is
+ * the answer of a backend without batches, a program would go on with
+ * VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA for each.
  */
 static unsigned int batch(int container, char *buffer, unsigned int n)
 {
@@ -103,6 +106,7 @@ static unsigned int batch(int container, char *buffer, unsigned int n)
 		.entries = (unsigned long)entries,
 	};
 	unsigned int i, done = 0;
+	int failed;
 
 	for (i = 0; i < n; i++) {
 		entries[i].iova = IOVA + (n - 1 - i) * PAGE;
@@ -111,9 +115,13 @@ static unsigned int batch(int container, char *buffer, unsigned int n)
 		entries[i].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
 		if (buffer)
 			entries[i].flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+		entries[i].result = -ECANCELED;
 	}
-	if (ioctl(container, VFIO_IOMMU_TYPE1V3_BATCH, &arg))
+	failed = ioctl(container, VFIO_IOMMU_TYPE1V3_BATCH, &arg);
+	if (failed < 0)
 		fprintf(stderr, "VFIO_IOMMU_TYPE1V3_BATCH: %s\n", strerror(errno));
+	else if (failed)
+		fprintf(stderr, "%d of %u entries have failed\n", failed, n);
 	for (i = 0; i < n; i++) {
 		if (!entries[i].result)
 			done++;

@@ -776,133 +776,55 @@ static void op_unmap_all(struct world *w)
 	}
 }
 
-/* The store and the memory as the entries of a batch leave it behind */
-#define RESERVED	0x80	/* by an entry whose memory has not been looked at yet */
-#define NO_VADDR	0x40	/* the user address has been taken away */
-
-struct scratch {
-	__u8 access[MAX_WINDOW];
-	int user[MAX_WINDOW];
-};
-
-static struct scratch *scratch_of(const struct world *w)
-{
-	static __thread struct scratch s;
-
-	for (int i = 0; i < w->npages; i++) {
-		s.access[i] = w->page[i].mapped ? w->page[i].access : 0;
-		if (w->page[i].invalid)
-			s.access[i] |= NO_VADDR;
-		s.user[i] = w->page[i].user;
-	}
-	return &s;
-}
+/* Ways for an entry to be malformed */
+enum { BAD_NOT, BAD_FLAG, BAD_SIZE, BAD_WRAP, NR_BAD };
 
 struct batch_op {
-	bool unmap, if_absent;
-	int first, n, user;
+	bool unmap;
+	int bad, first, n, user;
 	__u32 flags;
 };
 
 struct batch_result {
-	int expected[MAX_BATCH], pages[MAX_BATCH], ret;
-	bool present[MAX_BATCH];	/* before the batch came */
+	int expected[MAX_BATCH], pages[MAX_BATCH], failed;
 };
 
-/* May the range of an entry be mapped, or is it? */
-static int batch_reserve(struct world *w, struct scratch *s, const struct batch_op *b,
-			 bool *present)
+/* What an entry gives, done alone, when @mapped says what is mapped */
+static int entry_expect(struct world *w, const struct batch_op *op, bool *mapped, int *pages)
 {
-	bool overlaps = false;
+	int ret = op->bad == BAD_WRAP ? -EOVERFLOW : op->bad ? -EINVAL : 0;
 
-	*present = b->if_absent;
-	for (int i = 0; i < b->n; i++) {
-		overlaps |= s->access[b->first + i] != 0;
-		*present &= s->access[b->first + i] == (b->flags & RW) &&
-			    s->user[b->first + i] == b->user + i;
-	}
-	if (overlaps)
-		return *present ? 0 : -EEXIST;
-	*present = false;
-	for (int i = 0; i < b->n; i++) {
-		s->access[b->first + i] = (b->flags & RW) |
-					  (has_domain(w->m) ? RESERVED : 0);
-		s->user[b->first + i] = b->user + i;
-	}
-	return 0;
-}
-
-/*
- * Maps that follow each other: first each reserves its range, then the memory of
- * each is looked at. Returns true if the batch ends here.
- */
-static bool batch_maps(struct world *w, struct scratch *s, const struct batch_op *op,
-		       struct batch_result *r, int i, int end, __u32 flags)
-{
-	bool go_on = flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, stop = false;
-	bool reserved[MAX_BATCH] = { };
-
-	for (int k = i; k < end && !stop; k++) {
-		r->expected[k] = batch_reserve(w, s, &op[k], &r->present[k]);
-		reserved[k] = !r->expected[k] && !r->present[k];
-		stop = r->expected[k] && !go_on;
-	}
-	if (stop && flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC)
-		return true;
-	for (int k = i, ended = 0; k < end && has_domain(w->m); k++) {
-		int error = ended ? -ECANCELED : 0;
-
-		if (!reserved[k])
-			continue;
-		for (int j = 0; j < op[k].n && !error; j++)
-			error = pin_error(w, op[k].user + j, op[k].flags);
-		r->expected[k] = error;
-		for (int j = 0; j < op[k].n; j++) {
-			s->access[op[k].first + j] &= ~RESERVED;
-			if (error)
-				s->access[op[k].first + j] = 0;
-		}
-		ended |= error && !go_on;
-		stop |= ended;
-	}
-	return stop;
+	*pages = 0;
+	for (int i = op->first; i < op->first + op->n; i++)
+		*pages += mapped[i];
+	if (!ret && !op->unmap && *pages)
+		ret = -EEXIST;
+	for (int i = 0; i < op->n && !ret && !op->unmap && has_domain(w->m); i++)
+		ret = pin_error(w, op->user + i, op->flags);
+	for (int i = op->first; i < op->first + op->n && !ret; i++)
+		mapped[i] = !op->unmap;
+	return ret;
 }
 
 static void batch_expect(struct world *w, const struct batch_op *op,
 			 struct batch_result *r, int nr, __u32 flags)
 {
-	bool atomic = flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC, stop = false;
-	struct scratch *s = scratch_of(w);
-	int end;
+	bool mapped[MAX_WINDOW], end = false;
 
-	memset(r, 0, sizeof(*r));
-	for (int i = 0; i < nr; i++)
+	for (int i = 0; i < w->npages; i++)
+		mapped[i] = w->page[i].mapped;
+	r->failed = 0;
+	for (int i = 0; i < nr; i++) {
 		r->expected[i] = -ECANCELED;
-	for (int i = 0; i < nr && !stop; i = end) {
-		for (end = i + 1; end < nr && op[end].unmap == op[i].unmap; end++)
-			;
-		if (!op[i].unmap) {
-			stop = batch_maps(w, s, op, r, i, end, flags);
+		if (end)
 			continue;
-		}
-		for (int k = i; k < end; k++) {
-			r->expected[k] = 0;
-			r->pages[k] = 0;
-			for (int j = op[k].first; j < op[k].first + op[k].n; j++) {
-				r->pages[k] += s->access[j] != 0;
-				s->access[j] = 0;
-			}
-		}
-	}
-	for (int i = 0; i < nr && !r->ret; i++)
-		r->ret = r->expected[i] == -ECANCELED ? 0 : r->expected[i];
-	for (int i = 0; i < nr && atomic && r->ret; i++) {
-		if (!r->expected[i] && !r->present[i])
-			r->expected[i] = -ECANCELED;
+		r->expected[i] = entry_expect(w, &op[i], mapped, &r->pages[i]);
+		r->failed += !!r->expected[i];
+		end = r->expected[i] && !(flags & VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE);
 	}
 }
 
-static void some_batch(struct world *w, struct batch_op *b, int nr, bool atomic)
+static void some_batch(struct world *w, struct batch_op *b, int nr)
 {
 	bool unmap = one_in(w, 3);
 	int base = 0, limit = w->npages;
@@ -913,10 +835,10 @@ static void some_batch(struct world *w, struct batch_op *b, int nr, bool atomic)
 		base = rnd(w, w->npages - limit);
 	}
 	for (int i = 0; i < nr; i++, b++) {
-		if (!atomic && one_in(w, 4))
+		if (one_in(w, 4))
 			unmap = !unmap;
 		b->unmap = unmap;
-		b->if_absent = !unmap && one_in(w, 6);
+		b->bad = one_in(w, 40) ? 1 + rnd(w, NR_BAD - 1) : BAD_NOT;
 		if (i && rnd(w, 3) && b[-1].first + b[-1].n < w->npages - 8) {
 			/* what continues the one before */
 			b->first = b[-1].first + b[-1].n;
@@ -934,66 +856,67 @@ static void some_batch(struct world *w, struct batch_op *b, int nr, bool atomic)
 	}
 }
 
+static void set_entry(struct world *w, struct vfio_iommu_type1v3_batch_entry *entry,
+		      const struct batch_op *op)
+{
+	entry->iova = iova_of(w, op->first);
+	entry->size = op->n * PAGE;
+	entry->vaddr = op->unmap ? 0 : (uintptr_t)va_of(w, op->user);
+	entry->flags = op->unmap ? VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP : op->flags;
+	entry->result = 1;
+	switch (op->bad) {
+	case BAD_FLAG:
+		entry->flags |= 1U << 17;
+		break;
+	case BAD_SIZE:
+		entry->size += rnd(w, 2) ? 1 : -entry->size;
+		break;
+	case BAD_WRAP:
+		entry->iova = -PAGE;
+		entry->size += PAGE;
+		break;
+	}
+}
+
 static void op_batch(struct world *w)
 {
-	static const __u32 flags[] = {
-		0, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
-		VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
-	};
-	struct vfio_iommu_type1v3_batch_entry entry[MAX_BATCH] = { };
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.flags = flags[rnd(w, 3)],
-		.nr_entries = 1 + rnd(w, MAX_BATCH),
-		.entries = (uintptr_t)entry,
-	};
+	__u32 nr = 1 + rnd(w, MAX_BATCH);
+	__u32 flags = rnd(w, 2) ? VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE : 0;
+	struct vfio_iommu_type1v3_batch_entry entry[MAX_BATCH];
 	struct batch_op op[MAX_BATCH];
 	struct batch_result r;
+	__u64 size[MAX_BATCH];
 	int ret;
 
-	some_batch(w, op, batch.nr_entries, batch.flags == flags[2]);
-	for (unsigned int i = 0; i < batch.nr_entries; i++) {
-		entry[i].iova = iova_of(w, op[i].first);
-		entry[i].size = op[i].n * PAGE;
-		entry[i].vaddr = op[i].unmap ? 0 : (uintptr_t)va_of(w, op[i].user);
-		entry[i].flags = op[i].unmap ? VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP :
-				 op[i].flags;
-		entry[i].result = 1;
+	some_batch(w, op, nr);
+	for (unsigned int i = 0; i < nr; i++) {
+		set_entry(w, &entry[i], &op[i]);
+		size[i] = entry[i].size;
 	}
-	/* whether what comes before counts is not to be known */
-	for (unsigned int i = 0; i < batch.nr_entries; i++) {
-		for (unsigned int k = 0; k < i && op[i].if_absent; k++) {
-			op[i].if_absent = op[k].first >= op[i].first + op[i].n ||
-					  op[i].first >= op[k].first + op[k].n;
-		}
-		if (op[i].if_absent)
-			entry[i].flags |= VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
+	batch_expect(w, op, &r, nr, flags);
+	tell(w, "of %u, flags %x", nr, flags);
+	ret = dma_batch(&w->m->c, flags, nr, entry);
+	for (unsigned int i = 0; i < nr; i++) {
+		tell(w, "  %u: %s %d+%d to %d, flags %x, bad %d: %d, expected %d", i,
+		     op[i].unmap ? "unmap" : "map", op[i].first, op[i].n, op[i].user,
+		     op[i].flags, op[i].bad, entry[i].result, r.expected[i]);
 	}
-	batch_expect(w, op, &r, batch.nr_entries, batch.flags);
-	tell(w, "of %u, flags %x", batch.nr_entries, batch.flags);
-	ret = ioctl(w->m->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
-	for (unsigned int i = 0; i < batch.nr_entries; i++) {
-		tell(w, "  %u: %s%s %d+%d to %d, flags %x: %d, expected %d", i,
-		     op[i].unmap ? "unmap" : "map", op[i].if_absent ? "?" : "",
-		     op[i].first, op[i].n, op[i].user, op[i].flags,
-		     entry[i].result, r.expected[i]);
-	}
-	WANT(w, r.ret, ret);
-	for (unsigned int i = 0; i < batch.nr_entries; i++) {
+	WANT(w, r.failed, ret);
+	for (unsigned int i = 0; i < nr; i++) {
 		if (entry[i].result != r.expected[i])
 			FAIL(w, "entry %u gives %d, expected %d", i,
 			     entry[i].result, r.expected[i]);
-		if (entry[i].result)
-			continue;
-		if (op[i].unmap) {
+		if (!entry[i].result && op[i].unmap) {
 			WANT(w, r.pages[i] * (long)PAGE, (long)entry[i].size);
 			model_unmap(w, op[i].first, op[i].n);
-		} else if (!w->page[op[i].first].mapped) {
-			model_map(w, op[i].first, op[i].n, op[i].user, op[i].flags);
+			continue;
 		}
+		WANT(w, (long)size[i], (long)entry[i].size);
+		if (!entry[i].result)
+			model_map(w, op[i].first, op[i].n, op[i].user, op[i].flags);
 	}
 	for (int i = 0; i < 4; i++)
-		see_rw(w, op[rnd(w, batch.nr_entries)].first);
+		see_rw(w, op[rnd(w, nr)].first);
 }
 
 /*
@@ -1798,16 +1721,16 @@ static void bad_batch(struct world *w)
 {
 	struct vfio_iommu_type1v3_batch_entry entry[2] = {
 		{ .iova = iova_of(w, 0), .size = PAGE, .vaddr = (uintptr_t)va_of(w, 0),
-		  .flags = RW },
+		  .flags = RW, .result = 1 },
 		{ .iova = iova_of(w, 0), .size = PAGE, .vaddr = (uintptr_t)va_of(w, 0),
-		  .flags = RW },
+		  .flags = RW, .result = 1 },
 	};
 	struct vfio_iommu_type1v3_batch batch = {
 		.argsz = sizeof(batch),
 		.nr_entries = 2,
 		.entries = (uintptr_t)entry,
 	};
-	int expected = -EINVAL, what = rnd(w, 11), ret;
+	int expected = -EINVAL, what = rnd(w, 10), ret;
 
 	switch (what) {
 	case 0:
@@ -1817,37 +1740,42 @@ static void bad_batch(struct world *w)
 		batch.nr_entries = VFIO_IOMMU_TYPE1V3_BATCH_MAX + 1;
 		break;
 	case 2:
-		batch.flags = 3;
+		batch.flags = rnd(w, 2) | 1U << (1 + rnd(w, 31));
 		break;
 	case 3:
-		batch.flags = 1U << (2 + rnd(w, 30));
-		break;
-	case 4:
 		batch.__reserved = 1;
 		break;
-	case 5:
+	case 4:
 		batch.entries = 8;
 		expected = -EFAULT;
 		break;
-	case 6:
+	case 5:
 		batch.argsz = rnd(w, sizeof(batch));
 		break;
+	case 6:
+		entry[0].size = 0;
+		break;
 	case 7:
-		entry[1].size = 0;
+		entry[0].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP | RO;
 		break;
 	case 8:
-		entry[1].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP | RO;
-		break;
-	case 9:
-		entry[1].flags |= 1U << (3 + rnd(w, 13));
+		entry[0].flags |= 1U << (3 + rnd(w, 13));
 		break;
 	default:
-		entry[1].vaddr |= 1;
+		entry[0].vaddr |= 1;
 		break;
 	}
 	tell(w, "batch %d", what);
-	ret = ioctl(w->m->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
-	WANT(w, expected, ret);
+	ret = ioctl(w->m->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch);
+	/* An entry that is malformed fails, and ends the batch. */
+	if (what >= 6) {
+		WANT(w, 1, ret);
+		WANT(w, -EINVAL, entry[0].result);
+		WANT(w, -ECANCELED, entry[1].result);
+		return;
+	}
+	WANT(w, expected, ret < 0 ? -errno : ret);
+	WANT(w, 1, entry[0].result);
 }
 
 static void bad_other(struct world *w)

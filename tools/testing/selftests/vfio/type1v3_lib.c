@@ -312,6 +312,29 @@ __s64 dma_unmap(struct container *c, __u64 iova, __u64 size)
 }
 
 /**
+ * dma_batch() - VFIO_IOMMU_TYPE1V3_BATCH
+ * @c: container
+ * @flags: VFIO_IOMMU_TYPE1V3_BATCH_FLAG_*
+ * @nr: length of @entries
+ * @entries: what to do, and what has become of it
+ *
+ * Return: how many entries have failed, or a negative errno.
+ */
+int dma_batch(struct container *c, __u32 flags, __u32 nr,
+	      struct vfio_iommu_type1v3_batch_entry *entries)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = flags,
+		.nr_entries = nr,
+		.entries = (uintptr_t)entries,
+	};
+	int ret = ioctl(c->fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch);
+
+	return ret < 0 ? -errno : ret;
+}
+
+/**
  * dma_unmap_all() - VFIO_IOMMU_UNMAP_DMA with VFIO_DMA_UNMAP_FLAG_ALL
  * @c: container
  *

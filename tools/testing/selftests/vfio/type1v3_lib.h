@@ -77,6 +77,8 @@ int container_info(struct container *c, struct container_info *info);
 int dma_map(struct container *c, __u64 iova, const void *vaddr,
 	    __u64 size, __u32 flags);
 __s64 dma_unmap(struct container *c, __u64 iova, __u64 size);
+int dma_batch(struct container *c, __u32 flags, __u32 nr,
+	      struct vfio_iommu_type1v3_batch_entry *entries);
 __s64 dma_unmap_all(struct container *c);
 
 enum mem_kind {

@@ -615,13 +615,8 @@ static void call_batch(FIXTURE_DATA(waiting) * self)
 		.size = PAGE,
 		.flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP,
 	};
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.nr_entries = 1,
-		.entries = (uintptr_t)&entry,
-	};
 
-	ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch);
+	dma_batch(&self->c, 0, 1, &entry);
 }
 
 static void call_dirty(FIXTURE_DATA(waiting) * self)

@@ -34,14 +34,10 @@ static __u64 many_iova(long page)
 
 static void many_map(struct __test_metadata *_metadata, FIXTURE_DATA(many) * self)
 {
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.nr_entries = VFIO_IOMMU_TYPE1V3_BATCH_MAX,
-		.entries = (uintptr_t)self->e,
-	};
+	const long nr = VFIO_IOMMU_TYPE1V3_BATCH_MAX;
 
-	for (long page = 0; page < self->npages; page += batch.nr_entries) {
-		for (long i = 0; i < batch.nr_entries; i++) {
+	for (long page = 0; page < self->npages; page += nr) {
+		for (long i = 0; i < nr; i++) {
 			self->e[i] = (struct vfio_iommu_type1v3_batch_entry) {
 				.iova = many_iova(page + i),
 				.size = PAGE,
@@ -50,7 +46,7 @@ static void many_map(struct __test_metadata *_metadata, FIXTURE_DATA(many) * sel
 				.flags = RW,
 			};
 		}
-		ASSERT_EQ(0, ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch));
+		ASSERT_EQ(0, dma_batch(&self->c, 0, nr, self->e));
 	}
 }
 

@@ -340,32 +340,33 @@ static void *race_unmap(void *arg)
 static void *race_batch(void *arg)
 {
 	struct vfio_iommu_type1v3_batch_entry entry[16];
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.entries = (uintptr_t)entry,
-	};
 	struct racer *t = arg;
 	unsigned int npages;
 
 	while (!stopped(t->r)) {
-		batch.nr_entries = 1 + rnd(t, 16);
-		batch.flags = rnd(t, 3);
-		for (unsigned int i = 0; i < batch.nr_entries; i++) {
-			bool map = batch.flags == 2 || rnd(t, 3);
+		const __u32 nr = 1 + rnd(t, 16);
+		int failed, counted = 0;
 
+		for (unsigned int i = 0; i < nr; i++) {
 			entry[i].vaddr = (uintptr_t)some_memory(t, &npages);
 			entry[i].iova = IOVA(rnd(t, WINDOW));
 			entry[i].size = npages * PAGE;
 			entry[i].flags = RW;
-			if (!rnd(t, 4))
-				entry[i].flags |= VFIO_IOMMU_TYPE1V3_ENTRY_IF_ABSENT;
-			if (!map) {
+			if (!rnd(t, 3)) {
 				entry[i].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
 				entry[i].vaddr = 0;
 			}
 		}
-		check(t->r, "batch", ioctl(t->r->c.fd, VFIO_IOMMU_TYPE1V3_BATCH,
-					   &batch) ? -errno : 0, MAY_FAIL);
+		failed = dma_batch(&t->r->c, rnd(t, 2), nr, entry);
+		check(t->r, "batch", failed < 0 ? failed : 0, MAY_FAIL);
+		for (unsigned int i = 0; failed >= 0 && i < nr; i++) {
+			if (entry[i].result == -ECANCELED)
+				continue;
+			check(t->r, "entry", entry[i].result, MAY_FAIL);
+			counted += !!entry[i].result;
+		}
+		if (failed >= 0 && counted != failed)
+			check(t->r, "count of a batch", -EPROTO, 0);
 	}
 	return NULL;
 }
@@ -1004,11 +1005,6 @@ static int killed_wait(FIXTURE_DATA(killed_waiting) * self, enum waits in)
 		{ IOVA(100), HELD_PAGES * PAGE, (uintptr_t)self->slow, RW },
 		{ IOVA(200), PAGE, (uintptr_t)self->slow, RW },
 	};
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.nr_entries = ARRAY_SIZE(e),
-		.entries = (uintptr_t)e,
-	};
 	__u8 data[64];
 	int ret = 0;
 
@@ -1025,7 +1021,7 @@ static int killed_wait(FIXTURE_DATA(killed_waiting) * self, enum waits in)
 		return dma_map(&self->c, IOVA(0), self->slow + (HELD_PAGES / 2 - 2) * PAGE,
 			       4 * PAGE, RW);
 	case IN_BATCH:
-		return ioctl(self->c.fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch);
+		return dma_batch(&self->c, 0, ARRAY_SIZE(e), e);
 	case IN_RW:
 		return emulated_rw(self->dev, IOVA(HELD_PAGES - 1), data, 64, 0);
 	case IN_PIN:

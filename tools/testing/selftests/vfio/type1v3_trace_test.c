@@ -176,19 +176,6 @@ static int group_number(const char *device)
 	return atoi(strrchr(link, '/') + 1);
 }
 
-static int batch(struct container *c, __u32 nr,
-		 struct vfio_iommu_type1v3_batch_entry *entries)
-{
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE,
-		.nr_entries = nr,
-		.entries = (uintptr_t)entries,
-	};
-
-	return ioctl(c->fd, VFIO_IOMMU_TYPE1V3_BATCH, &batch) ? -errno : 0;
-}
-
 FIXTURE(eyes) {
 	struct container c;
 	struct mem mem;
@@ -279,21 +266,37 @@ TEST_F(eyes, events_of_a_batch)
 		.iova = IOVA(1), .size = PAGE,
 		.flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP,
 	};
-	EXPECT_EQ(-EEXIST, batch(&self->c, 3, self->e));
+	/* an unmap that is malformed: its flags are not those of another call */
+	self->e[3] = self->e[2];
+	self->e[3].flags |= VFIO_DMA_MAP_FLAG_READ;
+	EXPECT_EQ(2, dma_batch(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, 4,
+			       self->e));
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=READ|WRITE ret=0",
 		      id, IOVA(0), va);
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=%s ret=%d",
 		      id, IOVA(0), va, "READ|WRITE", -EEXIST);
 	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x1000 flags=%s ret=0",
 		      id, IOVA(1), "ENTRY");
-	EXPECT_TRACED("type1v3_batch: id=%d entries=3 flags=CONTINUE ret=%d",
-		      id, -EEXIST);
+	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x0 flags=%s ret=%d",
+		      id, IOVA(1), "ENTRY|READ", -EINVAL);
+	EXPECT_TRACED("type1v3_batch: id=%d entries=4 flags=CONTINUE failed=2", id);
 
 	ASSERT_EQ(0, read_own(id, "stat"));
 	EXPECT_SAYS("map 1 1 2");
-	EXPECT_SAYS("unmap 1 0 1");
-	EXPECT_SAYS("batch 0 1 3");
+	EXPECT_SAYS("unmap 1 1 1");
+	EXPECT_SAYS("batch 1 0 3");
 	EXPECT_SAYS("mapped_pages 1");
+
+	/* One that does nothing has failed; an entry that was not tried has not. */
+	EXPECT_EQ(1, dma_batch(&self->c, 0, 2, self->e));
+	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=%s ret=%d",
+		      id, IOVA(0), va, "READ|WRITE", -EEXIST);
+	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=%s ret=%d",
+		      id, IOVA(0), va, "READ|WRITE", -ECANCELED);
+	EXPECT_TRACED("type1v3_batch: id=%d entries=2 flags= failed=1", id);
+	ASSERT_EQ(0, read_own(id, "stat"));
+	EXPECT_SAYS("map 1 2 2");
+	EXPECT_SAYS("batch 1 1 3");
 }
 
 TEST_F(eyes, events_of_devices)
@@ -497,7 +500,7 @@ TEST_F(eyes, histogram)
 				.flags = RW,
 			};
 		}
-		ASSERT_EQ(0, batch(&self->c, BATCH_MAX, self->e));
+		ASSERT_EQ(0, dma_batch(&self->c, 0, BATCH_MAX, self->e));
 	}
 	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA, self->mem.va, 3 * PAGE, RW));
 	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA + MIB, self->mem.va,
