@@ -776,4 +776,114 @@ TEST_F_TIMEOUT(killed, unmap_range, 900)
 	kill_in_unmap(_metadata, self, TEST_IOVA + MIB, GIB - MIB);
 }
 
+/*
+ * A call is charged for no more than it can get, not even for a moment: other calls
+ * could fail for it. Its memory is slow to come, so that the moment lasts.
+ */
+FIXTURE(doomed) {
+	struct container c;
+	struct nvme nvme;
+	struct mem mem;
+	__u8 *slow;		/* DOOMED_PAGES, behind the controller's memory */
+	__u64 size;		/* of both */
+	int uffd;
+	pthread_t thread;
+	int ret;
+	long locked;
+};
+
+/* More than are mapped in one go */
+#define DOOMED_PAGES	16UL
+
+FIXTURE_SETUP(doomed)
+{
+	const char *bdf;
+	__u8 *va;
+
+	container_init(&self->c);
+	nvme_init(&self->nvme);
+	bdf = need_device(_metadata, ENV_NVME);
+	if (!bdf)
+		return;
+	/* of a process that has a limit */
+	ASSERT_EQ(0, drop_ipc_lock());
+	ASSERT_EQ(0, set_limit(GIB / PAGE));
+	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, bdf));
+	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 16 * PAGE));
+
+	self->size = self->nvme.bar_size + DOOMED_PAGES * PAGE;
+	va = mmap(NULL, self->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		  -1, 0);
+	ASSERT_NE(MAP_FAILED, va);
+	self->slow = va + self->nvme.bar_size;
+	self->uffd = uffd_open(self->slow, DOOMED_PAGES * PAGE);
+	ASSERT_LE(0, self->uffd);
+	self->locked = locked_pages();
+}
+
+FIXTURE_TEARDOWN(doomed)
+{
+	nvme_close(&self->nvme);
+	container_close(&self->c);
+	munmap(self->slow - (self->size - DOOMED_PAGES * PAGE), self->size);
+	close(self->uffd);
+	mem_free(&self->mem);
+}
+
+/* A call that looks for the memory first never returns. */
+TEST_F(doomed, exists)
+{
+	struct vfio_iommu_type1v3_batch_entry e[3];
+
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + 3 * PAGE, self->mem.va, PAGE, RW));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA + 3 * PAGE, self->slow, PAGE, RW));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA, self->slow, 4 * PAGE, RW));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA + 3 * PAGE, self->slow,
+				   DOOMED_PAGES * PAGE, RW));
+
+	/* what others have mapped, and what the batch itself has */
+	for (int i = 0; i < 3; i++)
+		e[i] = (struct vfio_iommu_type1v3_batch_entry) {
+			TEST_IOVA + i % 2 * 3 * PAGE, PAGE,
+			(uintptr_t)(i ? self->slow : self->mem.va), RW,
+		};
+	EXPECT_EQ(1, dma_batch(&self->c, 0, 3, e));
+	EXPECT_EQ(0, e[0].result);
+	EXPECT_EQ(-EEXIST, e[1].result);
+	EXPECT_EQ(-ECANCELED, e[2].result);
+	EXPECT_EQ(3, dma_batch(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, 3, e));
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQ(-EEXIST, e[i].result);
+	EXPECT_EQ(2, locked_pages() - self->locked);
+}
+
+static void *map_device_memory(void *arg)
+{
+	FIXTURE_DATA(doomed) * self = arg;
+
+	self->ret = dma_map(&self->c, TEST_IOVA,
+			    self->slow - (self->size - DOOMED_PAGES * PAGE), self->size, RW);
+	return NULL;
+}
+
+TEST_F(doomed, device_memory)
+{
+	void *at = self->slow - self->nvme.bar_size;
+
+	/* where a driver's memory is does not matter to it */
+	ASSERT_EQ(at, mremap((void *)self->nvme.bar, self->nvme.bar_size,
+			     self->nvme.bar_size, MREMAP_MAYMOVE | MREMAP_FIXED, at));
+	self->nvme.bar = at;
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, map_device_memory, self));
+	ASSERT_EQ(0, uffd_wait(self->uffd, self->slow));
+	EXPECT_EQ(DOOMED_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(0, uffd_give(self->uffd, self->slow, DOOMED_PAGES * PAGE));
+	ASSERT_EQ(0, pthread_join(self->thread, NULL));
+	EXPECT_EQ(0, self->ret);
+	EXPECT_EQ(DOOMED_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(self->size, dma_unmap(&self->c, TEST_IOVA, self->size));
+	EXPECT_EQ(0, locked_pages() - self->locked);
+}
+
 TEST_HARNESS_MAIN
