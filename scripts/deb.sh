@@ -17,6 +17,8 @@ cd "$TOP"
 version=$(dpkg-parsechangelog -S Version)
 grep -qx "PACKAGE_VERSION=\"$version\"" dkms.conf ||
 	die "dkms.conf and debian/changelog disagree about the version"
+grep -qx "MODULE_VERSION(\"$version\");" drivers/vfio/vfio_iommu_type1v3.c ||
+	die "the module and debian/changelog disagree about the version"
 mkdir "$work/vfio-type1v3"
 git -c safe.directory="$TOP" ls-files -z --cached --others --exclude-standard |
 	xargs -0 cp --parents -t "$work/vfio-type1v3"

@@ -4143,5 +4143,6 @@ module_exit(vfio_type1v3_exit);
 
 MODULE_DESCRIPTION("VFIO container backend for page-granular DMA mapping");
 MODULE_LICENSE("GPL");
+MODULE_VERSION("0.2");
 MODULE_IMPORT_NS("VFIO_DMA");
 MODULE_IMPORT_NS("IOMMUFD");
