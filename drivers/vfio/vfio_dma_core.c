@@ -26,6 +26,10 @@
  * the IOTLB is synchronised (break before make), and its two sides are mapped
  * back from the same pages, which stay pinned all the time.
  *
+ * Unwinding.  An IOMMU driver that unmaps less than it was told to may still
+ * reach the pages.  Every path compares the size: such pages stay pinned for
+ * ever, and charged, also where a mapping that has failed is undone.
+ *
  * Some IOMMUs (virtio-iommu) have no page sizes but remember each iommu_map()
  * call and unmap whole calls only.  vfio_dma_domain_probe() finds that out;
  * such a domain gets one call per block of a page size, and then its blocks are
@@ -53,16 +57,21 @@
 /* Single pages that are unpinned with one call */
 #define VFIO_DMA_UNPIN_PAGES	32
 
+/* No page frame: nothing is mapped.  Page frame 0 is one like any other. */
+#define VFIO_DMA_NO_PFN		ULONG_MAX
+
 /**
  * struct vfio_dma_lost - a block that is mapped no longer, against our will
  * @next: in &vfio_dma_domain.lost
  * @iova: its first address
  * @extent: what it translated to
+ * @reachable: the IOMMU may still translate a part of it
  */
 struct vfio_dma_lost {
 	struct list_head next;
 	dma_addr_t iova;
 	struct vfio_dma_extent extent;
+	bool reachable;
 };
 
 /*
@@ -209,6 +218,30 @@ void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 		mmput_async(mm);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_uncharge, "VFIO_DMA");
+
+/*
+ * Pages that an IOMMU may still reach are never unpinned.  They are charged as
+ * long as the owner stays, whatever its limit, because the request that pinned
+ * them gives its own charge back.
+ */
+static void vfio_dma_leak(struct vfio_dma_owner *owner, unsigned long npages)
+{
+	struct mm_struct *mm = owner->mm;
+
+	pr_err("vfio_dma: %lu pages stay pinned: an IOMMU may still reach them\n",
+	       npages);
+	if (!mm)
+		return;
+	if (!mmget_not_zero(mm)) {
+		vfio_dma_count_charge(owner, npages);
+		return;
+	}
+	mmap_write_lock(mm);
+	__account_locked_vm(mm, npages, true, owner->task, true);
+	vfio_dma_count_charge(owner, npages);
+	mmap_write_unlock(mm);
+	mmput_async(mm);
+}
 
 /*
  * Pinning
@@ -624,13 +657,16 @@ static void vfio_dma_update_pgsizes(struct vfio_dma_space *space)
  * vfio_dma_space_init() - initialise a space without domains
  * @space: the space
  * @lock: the backend's mutex
+ * @owner: whose memory is mapped
  *
  * Context: Process context, may sleep.
  * Return: 0 or -ENOMEM.
  */
-int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock)
+int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock,
+			struct vfio_dma_owner *owner)
 {
 	space->lock = lock;
+	space->owner = owner;
 	INIT_LIST_HEAD(&space->domains);
 	vfio_dma_update_pgsizes(space);
 	space->nr_batch = 0;
@@ -673,6 +709,20 @@ void vfio_dma_domain_init(struct vfio_dma_domain *domain,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_init, "VFIO_DMA");
 
+/*
+ * Take back what was mapped, with the IOTLB synchronised.  Returns false if the
+ * IOMMU may still reach it.
+ */
+static bool vfio_dma_domain_undo(struct vfio_dma_domain *domain, dma_addr_t iova,
+				 size_t size)
+{
+	size_t unmapped = iommu_unmap(domain->domain, iova, size);
+
+	return !WARN_ONCE(unmapped != size,
+			  "vfio_dma: undo unmapped %zu bytes instead of %zu\n",
+			  unmapped, size);
+}
+
 /**
  * vfio_dma_domain_probe() - find out how a domain unmaps
  * @domain: a domain in which nothing is mapped
@@ -703,8 +753,10 @@ void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 		       2 * size, IOMMU_READ | IOMMU_CACHE, GFP_KERNEL_ACCOUNT)) {
 		unmapped = iommu_unmap(domain->domain, iova + size, size);
 		domain->unit_is_call = unmapped != size;
-		iommu_unmap(domain->domain, iova,
-			    unmapped == size ? size : 2 * size);
+		if (unmapped != size)
+			size *= 2;
+		if (!vfio_dma_domain_undo(domain, iova, size))
+			return;
 	}
 	__free_pages(page, order);
 }
@@ -777,10 +829,32 @@ static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
 	return min(size, second - ((iova - small) & (second - 1)));
 }
 
+/*
+ * iommu_map() takes back what it had mapped when it fails, and does not tell if the
+ * driver fails at that, too: an IOMMU that allocates memory for either can fail at
+ * both for the same reason.
+ */
+static noinline bool vfio_dma_domain_is_clear(struct vfio_dma_domain *domain,
+					      dma_addr_t iova, size_t size)
+{
+	size_t done;
+
+	for (done = 0; done < size; done += PAGE_SIZE) {
+		if (WARN_ONCE(iommu_iova_to_phys(domain->domain,
+						 (iova + done) | ~PAGE_MASK),
+			      "vfio_dma: a map that failed is there\n"))
+			return false;
+		if (!(done % SZ_16M))
+			cond_resched();
+	}
+	return true;
+}
+
+/* As __vfio_dma_domain_map(), for more than a page */
 static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
 					      dma_addr_t iova, phys_addr_t phys,
 					      size_t size, int prot, bool big,
-					      gfp_t gfp)
+					      gfp_t gfp, bool *stuck)
 {
 	size_t done = 0, call;
 	int ret;
@@ -799,48 +873,54 @@ static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
 	return 0;
 
 err_unmap:
-	if (done)
-		iommu_unmap(domain->domain, iova, done);
+	if (!vfio_dma_domain_is_clear(domain, iova + done, call))
+		*stuck = true;
+	if (done && !vfio_dma_domain_undo(domain, iova, done))
+		*stuck = true;
 	return ret;
 }
 
+/* If it fails, *@stuck is set if the IOMMU may reach a part of it nevertheless. */
 static inline int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
 					dma_addr_t iova, phys_addr_t phys,
 					size_t size, int prot, bool big,
-					gfp_t gfp)
+					gfp_t gfp, bool *stuck)
 {
 	/* The rule where pages are mapped one by one */
 	if (size == PAGE_SIZE)
 		return iommu_map(domain->domain, iova, phys, size,
 				 prot | IOMMU_CACHE, gfp);
 	return vfio_dma_domain_map_parts(domain, iova, phys, size, prot, big,
-					 gfp);
+					 gfp, stuck);
 }
 
 /**
  * vfio_dma_domain_map() - map an extent in one domain
- * @domain: the domain, not necessarily in a space
+ * @domain: a domain in no space; if this fails, it is to be freed
  * @iova: address to map it at
- * @extent: physical memory
+ * @extent: physical memory, pinned for other domains
  * @prot: IOMMU_READ, IOMMU_WRITE
  * @big: superpages may be used
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ * Return: 0; -ENOMEM or what else iommu_map() returns.
  */
 int vfio_dma_domain_map(struct vfio_dma_domain *domain, dma_addr_t iova,
 			const struct vfio_dma_extent *extent, int prot,
 			bool big)
 {
+	bool stuck = false;	/* until the domain is freed */
+
 	return __vfio_dma_domain_map(domain, iova, PFN_PHYS(extent->pfn),
 				     extent->npages << PAGE_SHIFT, prot, big,
-				     VFIO_DMA_GFP);
+				     VFIO_DMA_GFP, &stuck);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_map, "VFIO_DMA");
 
 /**
  * vfio_dma_domain_unmap() - undo vfio_dma_domain_map()
- * @domain: the domain
+ * @domain: a domain that is to be freed: what an IOMMU driver fails to unmap
+ *	goes with it
  * @iova: address of the range
  * @npages: its length; whole extents as they were mapped
  *
@@ -851,15 +931,15 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_map, "VFIO_DMA");
 void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 			   unsigned long npages)
 {
-	size_t size = npages << PAGE_SHIFT;
-
-	WARN_ON_ONCE(iommu_unmap(domain->domain, iova, size) != size);
+	vfio_dma_domain_undo(domain, iova, npages << PAGE_SHIFT);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_unmap, "VFIO_DMA");
 
+/* As __vfio_dma_domain_map(), in every domain or in none */
 static __always_inline int
 __vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
-	       const struct vfio_dma_extent *extent, int prot, bool big)
+	       const struct vfio_dma_extent *extent, int prot, bool big,
+	       bool *stuck)
 {
 	struct vfio_dma_domain *domain;
 	int ret;
@@ -869,7 +949,7 @@ __vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 	list_for_each_entry(domain, &space->domains, next) {
 		ret = __vfio_dma_domain_map(domain, iova, PFN_PHYS(extent->pfn),
 					    extent->npages << PAGE_SHIFT, prot,
-					    big, VFIO_DMA_GFP);
+					    big, VFIO_DMA_GFP, stuck);
 		if (ret)
 			goto err_unmap;
 	}
@@ -877,7 +957,9 @@ __vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 
 err_unmap:
 	list_for_each_entry_continue_reverse(domain, &space->domains, next)
-		vfio_dma_domain_unmap(domain, iova, extent->npages);
+		if (!vfio_dma_domain_undo(domain, iova,
+					  extent->npages << PAGE_SHIFT))
+			*stuck = true;
 	return ret;
 }
 
@@ -885,17 +967,30 @@ err_unmap:
  * vfio_dma_map() - map an extent in every domain of a space
  * @space: the space, which has a domain
  * @iova: address to map it at
- * @extent: physical memory
+ * @extent: physical memory, pinned unless it is pfnmap
  * @prot: IOMMU_READ, IOMMU_WRITE
  * @big: superpages may be used
  *
+ * If it fails the extent is unpinned, or stays pinned for ever where an IOMMU
+ * driver failed to undo what it had mapped.
+ *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ * Return: 0; -ENOMEM or what else iommu_map() returns.
  */
 int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 		 const struct vfio_dma_extent *extent, int prot, bool big)
 {
-	return __vfio_dma_map(space, iova, extent, prot, big);
+	bool stuck = false;
+	int ret;
+
+	ret = __vfio_dma_map(space, iova, extent, prot, big, &stuck);
+	if (likely(!ret) || extent->pfnmap)
+		return ret;
+	if (stuck)
+		vfio_dma_leak(space->owner, extent->npages);
+	else
+		vfio_dma_unpin(extent->pfn, extent->npages, false);
+	return ret;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map, "VFIO_DMA");
 
@@ -906,22 +1001,28 @@ vfio_dma_map_extents(struct vfio_dma_space *space, dma_addr_t iova,
 {
 	struct vfio_dma_domain *domain;
 	struct vfio_dma_extent extent;
+	bool stuck = false;
 	unsigned int done;
 	int ret;
 
 	for (done = 0; done < npages; done += extent.npages) {
 		vfio_dma_first_extent(pages + done, npages - done, &extent);
 		ret = __vfio_dma_map(space, iova + ((size_t)done << PAGE_SHIFT),
-				     &extent, prot, big);
+				     &extent, prot, big, &stuck);
 		if (ret)
 			goto err_unmap;
 	}
 	return 0;
 
 err_unmap:
-	if (done)
-		list_for_each_entry(domain, &space->domains, next)
-			vfio_dma_domain_unmap(domain, iova, done);
+	list_for_each_entry(domain, &space->domains, next)
+		if (done && !vfio_dma_domain_undo(domain, iova,
+						  (size_t)done << PAGE_SHIFT))
+			stuck = true;
+	if (stuck)
+		vfio_dma_leak(space->owner, npages);
+	else
+		unpin_user_pages(pages, npages);
 	return ret;
 }
 
@@ -934,14 +1035,18 @@ err_unmap:
  * @prot: IOMMU_READ, IOMMU_WRITE
  * @big: superpages may be used
  *
+ * If it fails the pages are unpinned, or stay pinned for ever where an IOMMU
+ * driver failed to undo what it had mapped.
+ *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: 0; -ENOMEM or what else iommu_map() returns, with nothing mapped.
+ * Return: 0; -ENOMEM or what else iommu_map() returns.
  */
 int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
 		       struct page **pages, unsigned int npages, int prot,
 		       bool big)
 {
 	struct vfio_dma_domain *domain;
+	int ret;
 
 	lockdep_assert_held(space->lock);
 
@@ -951,8 +1056,11 @@ int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
 					    big);
 
 	domain = list_first_entry(&space->domains, struct vfio_dma_domain, next);
-	return iommu_map(domain->domain, iova, page_to_phys(*pages), PAGE_SIZE,
-			 prot | IOMMU_CACHE, VFIO_DMA_GFP);
+	ret = iommu_map(domain->domain, iova, page_to_phys(*pages), PAGE_SIZE,
+			prot | IOMMU_CACHE, VFIO_DMA_GFP);
+	if (unlikely(ret))
+		unpin_user_page(*pages);
+	return ret;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_map_pages, "VFIO_DMA");
 
@@ -974,18 +1082,22 @@ static struct vfio_dma_lost *vfio_dma_find_lost(struct vfio_dma_domain *domain,
 	return first;
 }
 
+/*
+ * The page frame at a page aligned address, or VFIO_DMA_NO_PFN.  The last byte of
+ * the page is looked up: its address is not 0 where the page's is.
+ */
 static unsigned long vfio_dma_pfn(struct vfio_dma_domain *domain,
 				  dma_addr_t iova)
 {
-	phys_addr_t phys = iommu_iova_to_phys(domain->domain, iova);
+	phys_addr_t phys = iommu_iova_to_phys(domain->domain, iova | ~PAGE_MASK);
 	struct vfio_dma_lost *lost;
 
-	if (likely(phys || list_empty(&domain->lost)))
+	if (likely(phys))
 		return PHYS_PFN(phys);
 
 	lost = vfio_dma_find_lost(domain, iova, 1);
 	if (!lost)
-		return 0;
+		return VFIO_DMA_NO_PFN;
 	return lost->extent.pfn + ((iova - lost->iova) >> PAGE_SHIFT);
 }
 
@@ -1015,17 +1127,19 @@ vfio_dma_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
 
 /*
  * The contiguous ones of @npages pages that are mapped from @iova on, or 0.
- * *@next is the page frame at @iova, 0 if it is to be looked up, and then the
- * same for the page after them.
+ * *@next is the page frame at @iova, VFIO_DMA_NO_PFN if it is to be looked up, and
+ * then the same for the page after them.
  */
 static inline unsigned long
 __vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
 			 unsigned long npages, bool contig, unsigned long *pfn,
 			 unsigned long *next)
 {
-	*pfn = *next ?: vfio_dma_pfn(domain, iova);
-	*next = 0;
-	if (!*pfn)
+	*pfn = *next;
+	if (*pfn == VFIO_DMA_NO_PFN)
+		*pfn = vfio_dma_pfn(domain, iova);
+	*next = VFIO_DMA_NO_PFN;
+	if (*pfn == VFIO_DMA_NO_PFN)
 		return 0;
 	if (npages == 1)
 		return 1;
@@ -1050,7 +1164,7 @@ bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
 			    unsigned long npages, bool contig,
 			    struct vfio_dma_extent *extent)
 {
-	unsigned long next = 0;
+	unsigned long next = VFIO_DMA_NO_PFN;
 
 	extent->npages = __vfio_dma_domain_lookup(domain, iova, npages, contig,
 						  &extent->pfn, &next);
@@ -1072,13 +1186,14 @@ static inline bool __vfio_dma_domain_unmap_fast(struct vfio_dma_domain *domain,
 			  unmapped, size);
 }
 
-/* What is lost already cannot be unmapped. */
+/* What is lost already cannot be unmapped, and perhaps not be unpinned either. */
 static noinline bool vfio_dma_domain_unmap_rest(struct vfio_dma_domain *domain,
 						dma_addr_t iova,
 						unsigned long npages)
 {
 	struct vfio_dma_lost *lost;
 	unsigned long n, skip;
+	bool safe = true;
 
 	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		n = npages;
@@ -1091,11 +1206,13 @@ static noinline bool vfio_dma_domain_unmap_rest(struct vfio_dma_domain *domain,
 			       ((iova - lost->iova) >> PAGE_SHIFT);
 			n = min(skip, npages);
 		}
-		if (!skip && !__vfio_dma_domain_unmap_fast(domain, iova,
-							   n << PAGE_SHIFT))
-			return false;
+		if (skip)
+			safe &= !lost->reachable;
+		else
+			safe &= __vfio_dma_domain_unmap_fast(domain, iova,
+							     n << PAGE_SHIFT);
 	}
-	return true;
+	return safe;
 }
 
 /* Unmap without synchronising. */
@@ -1118,7 +1235,7 @@ static unsigned long vfio_dma_batch_fill(struct vfio_dma_space *space,
 {
 	unsigned long dirty = flags & VFIO_DMA_DIRTY ? VFIO_DMA_BATCH_DIRTY : 0;
 	struct vfio_dma_domain *first;
-	unsigned long n = 0, next = 0, more;
+	unsigned long n = 0, next = VFIO_DMA_NO_PFN, more;
 
 	first = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	while (n < npages && space->nr_batch < VFIO_DMA_BATCH_EXTENTS) {
@@ -1151,16 +1268,16 @@ static noinline unsigned long
 vfio_dma_unmap_page(struct vfio_dma_space *space, dma_addr_t iova,
 		    unsigned int flags)
 {
-	unsigned long pfn = 0;
+	unsigned long pfn = VFIO_DMA_NO_PFN;
 
 	if (flags & VFIO_DMA_PINNED) {
 		pfn = vfio_dma_pfn(list_first_entry(&space->domains,
 						    struct vfio_dma_domain,
 						    next), iova);
-		if (WARN_ON_ONCE(!pfn))
+		if (WARN_ON_ONCE(pfn == VFIO_DMA_NO_PFN))
 			return 0;
 	}
-	if (!vfio_dma_unmap_fast(space, iova, 1) || !pfn)
+	if (!vfio_dma_unmap_fast(space, iova, 1) || pfn == VFIO_DMA_NO_PFN)
 		return 0;
 
 	space->batch[space->nr_batch].pfn = pfn;
@@ -1302,7 +1419,8 @@ bool vfio_dma_domain_linear(struct vfio_dma_domain *domain, dma_addr_t iova,
 {
 	unsigned long pfn = vfio_dma_pfn(domain, iova), i;
 
-	if (!pfn || pfn & (npages - 1))
+	/* VFIO_DMA_NO_PFN is not aligned either. */
+	if (pfn & (npages - 1))
 		return false;
 
 	/* The last page first: it most often differs if any does. */
@@ -1350,6 +1468,7 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	size_t cuts[3] = { size, size, size }, done = 0;
 	phys_addr_t phys = PFN_PHYS(vfio_dma_pfn(domain, iova));
 	struct vfio_dma_lost *lost;
+	bool stuck = false;
 	int i;
 
 	/* Offsets in ascending order; an end outside of the block cuts nothing. */
@@ -1375,7 +1494,7 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			continue;
 		part = cuts[i] - done;
 		if (__vfio_dma_domain_map(domain, iova + done, phys + done,
-					  part, prot, true, gfp))
+					  part, prot, true, gfp, &stuck))
 			goto err_lost;
 		done += part;
 	}
@@ -1384,8 +1503,9 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	return 0;
 
 err_lost:
-	if (done)
-		iommu_unmap(domain->domain, iova, done);
+	if (done && !vfio_dma_domain_undo(domain, iova, done))
+		stuck = true;
+	lost->reachable = stuck;
 	lost->iova = iova;
 	lost->extent.pfn = PHYS_PFN(phys);
 	lost->extent.npages = npages;

@@ -153,6 +153,7 @@ struct vfio_dma_domain {
 /**
  * struct vfio_dma_space - IOMMU domains that hold the same translations
  * @lock: the backend's mutex, which protects every member and every domain
+ * @owner: whose memory is mapped; charged for pages that cannot be unpinned
  * @domains: list of struct vfio_dma_domain; the first answers look-ups
  * @pgsize_bitmap: page sizes that all domains have, none below PAGE_SIZE
  * @superpage: the smallest size of a superpage in any domain, 0 if there is none
@@ -162,6 +163,7 @@ struct vfio_dma_domain {
  */
 struct vfio_dma_space {
 	struct mutex *lock;	/* the backend's */
+	struct vfio_dma_owner *owner;
 	struct list_head domains;
 	unsigned long pgsize_bitmap;
 	unsigned long superpage;
@@ -172,7 +174,8 @@ struct vfio_dma_space {
 	} *batch;
 };
 
-int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock);
+int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock,
+			struct vfio_dma_owner *owner);
 void vfio_dma_space_destroy(struct vfio_dma_space *space);
 
 void vfio_dma_domain_init(struct vfio_dma_domain *domain,

@@ -428,21 +428,79 @@ static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
  * Unmapping
  */
 
+/*
+ * Where IOMMU pages end
+ *
+ * No record is kept of what iommu_map() made superpages of: that follows from
+ * what was mapped by one call, and from the memory.  START says where a call
+ * began, on the first page of a mapping that a superpage may be part of, at each
+ * multiple of its granule, and on the page behind it if that was mapped by
+ * another call.  So of two neighbours with BIG, the second without START, both
+ * were mapped by one call, and nothing of it in between has been unmapped since.
+ * START is set only where no IOMMU page spans the border; it goes with its page.
+ */
+
+/* No IOMMU page spans the border before page @index, which is mapped. */
+static int vfio_type1v3_set_start(struct vfio_type1v3 *container,
+				  unsigned long index)
+{
+	int ret;
+
+	ret = vfio_xa_dma_prepare(&container->store, index, index, VFIO_DMA_GFP);
+	if (!ret)
+		vfio_xa_dma_change(&container->store, index, index, 0,
+				   VFIO_XA_DMA_START);
+	return ret;
+}
+
+/* Set START as a new mapping with BIG wants it, of pages that are still PENDING. */
+static int vfio_type1v3_set_starts(struct vfio_type1v3 *container,
+				   unsigned long first, unsigned long last,
+				   unsigned long granule)
+{
+	unsigned long pos = first, word;
+	int ret;
+
+	for (;;) {
+		ret = vfio_type1v3_set_start(container, pos);
+		if (ret)
+			return ret;
+		pos |= granule - 1;
+		if (pos >= last)
+			break;
+		pos++;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+
+	if (last == VFIO_XA_DMA_LAST_INDEX)
+		return 0;
+	word = vfio_xa_dma_load(&container->store, last + 1);
+	if (!(word & VFIO_XA_DMA_BIG) || word & VFIO_XA_DMA_START)
+		return 0;
+	return vfio_type1v3_set_start(container, last + 1);
+}
+
 /* Is all of a block mapped with the same rights, and could be one superpage? */
 static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
 				      unsigned long first, unsigned long last,
 				      int prot)
 {
 	struct vfio_xa_dma_run run;
+	unsigned long pos = first;
 
 	do {
-		if (!vfio_xa_dma_next(&container->store, first, last, &run) ||
-		    run.first != first ||
+		if (!vfio_xa_dma_next(&container->store, pos, last, &run) ||
+		    run.first != pos ||
 		    !(run.word & VFIO_XA_DMA_BIG) ||
 		    run.word & VFIO_XA_DMA_PENDING ||
 		    vfio_type1v3_prot(run.word) != prot)
 			return false;
-		first = run.last + 1;
+		/* Only the block as a whole may begin with one. */
+		if (run.word & VFIO_XA_DMA_START && run.last != first)
+			return false;
+		pos = run.last + 1;
 		cond_resched();
 	} while (run.last != last);
 	return true;
@@ -460,6 +518,9 @@ static unsigned long vfio_type1v3_find_block(struct vfio_type1v3 *container,
 {
 	unsigned long sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
 	unsigned long npages, block, found = 0;
+
+	if (vfio_xa_dma_load(&container->store, at) & VFIO_XA_DMA_START)
+		return 0;
 
 	/* The smallest size is that of a page. */
 	for (sizes &= sizes - 1; sizes; sizes &= sizes - 1) {
@@ -534,6 +595,11 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 	(VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG | \
 	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_CONTIG)
 
+/* What pages have in common that one iommu_map() can be for, in the first domain */
+#define VFIO_TYPE1V3_CALL_FLAGS \
+	(~VFIO_XA_DMA_FLAG_MASK | VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | \
+	 VFIO_XA_DMA_BIG | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_START)
+
 static unsigned int vfio_type1v3_unmap_flags(unsigned long word)
 {
 	return (word & VFIO_XA_DMA_PFNMAP ? 0 : VFIO_DMA_PINNED) |
@@ -542,28 +608,26 @@ static unsigned int vfio_type1v3_unmap_flags(unsigned long word)
 }
 
 /*
- * As vfio_xa_dma_next(), but neighbouring runs that could share a superpage are
- * one: words can differ in the middle of one, when a part is dirty or has been
- * given other user memory.  Of the word, only those flags count.  Of a superpage
- * all is contiguous, or all lies within a block that is not.
+ * As vfio_xa_dma_next(), but neighbouring runs that differ in other flags than
+ * those of @mask only are one.  With START in @mask it ends where an IOMMU page
+ * must.
  *
  * What is in IO page tables ends at the end of a window, which no superpage
  * crosses; the rest is not walked, and its size makes no difference.
  */
-static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
-				      unsigned long first, unsigned long last,
-				      struct vfio_xa_dma_run *stretch)
+static bool vfio_type1v3_next_alike(struct vfio_type1v3 *container,
+				    unsigned long first, unsigned long last,
+				    unsigned long mask,
+				    struct vfio_xa_dma_run *stretch)
 {
+	unsigned long start = mask & VFIO_XA_DMA_START;
 	struct vfio_xa_dma_run run;
 
-	if (first == last) {
-		stretch->first = first;
-		stretch->last = last;
-		stretch->word = vfio_xa_dma_load(&container->store, first);
-		return stretch->word;
-	}
 	if (!vfio_xa_dma_next(&container->store, first, last, stretch))
 		return false;
+	mask &= ~VFIO_XA_DMA_START;
+	if (stretch->word & start)
+		stretch->last = stretch->first;
 
 	if (vfio_type1v3_has_domain(container) &&
 	    !(stretch->word & VFIO_XA_DMA_PENDING)) {
@@ -576,11 +640,32 @@ static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
 	       vfio_xa_dma_next(&container->store, stretch->last + 1, last,
 				&run) &&
 	       run.first == stretch->last + 1 &&
-	       !((run.word ^ stretch->word) & VFIO_TYPE1V3_STRETCH_FLAGS)) {
+	       !((run.word ^ stretch->word) & mask) && !(run.word & start)) {
 		stretch->last = run.last;
 		cond_resched();
 	}
 	return true;
+}
+
+/*
+ * Pages that one iommu_unmap() can take: words can differ in the middle of a
+ * superpage, when a part is dirty or has been given other user memory.  Of the
+ * word, only VFIO_TYPE1V3_STRETCH_FLAGS count.  Of a superpage all is contiguous,
+ * or all lies within a block that is not.
+ */
+static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
+				      unsigned long first, unsigned long last,
+				      struct vfio_xa_dma_run *stretch)
+{
+	if (first != last)
+		return vfio_type1v3_next_alike(container, first, last,
+					       VFIO_TYPE1V3_STRETCH_FLAGS,
+					       stretch);
+
+	stretch->first = first;
+	stretch->last = last;
+	stretch->word = vfio_xa_dma_load(&container->store, first);
+	return stretch->word;
 }
 
 /*
@@ -1333,13 +1418,15 @@ out_unlock:
  * @first: first IOVA page
  * @last: last IOVA page
  * @vaddr: user memory
- * @word: the word that all of its pages will have
+ * @word: the word that all of its pages will have, START aside
+ * @granule: pages of the largest IOMMU page; no IOMMU page spans a multiple
  */
 struct vfio_type1v3_request {
 	unsigned long first;
 	unsigned long last;
 	unsigned long vaddr;
 	unsigned long word;
+	unsigned long granule;
 };
 
 /**
@@ -1360,17 +1447,39 @@ vfio_type1v3_request_pages(const struct vfio_type1v3_request *request)
 	return request->last - request->first + 1;
 }
 
-/* Does a range contain an aligned block that some IOMMU could make a superpage? */
+/*
+ * Does a range contain an aligned block that some IOMMU could make a superpage of
+ * at most @granule pages?
+ */
 static bool vfio_type1v3_covers_superpage(const struct vfio_type1v3 *container,
-					  u64 iova, u64 size)
+					  u64 iova, u64 size,
+					  unsigned long granule)
 {
 	u64 superpage = container->space.superpage;
 
 	if (!vfio_type1v3_has_domain(container))
-		return size > PAGE_SIZE;
-	if (!superpage || size < superpage)
+		return size > PAGE_SIZE && granule > 1;
+	if (!superpage || size < superpage || superpage >> PAGE_SHIFT > granule)
 		return false;
 	return size - superpage >= (-iova & (superpage - 1));
+}
+
+/*
+ * The granule that flags ask for, in pages; 0 if there is none such.  Without one
+ * it is the largest page that any IOMMU is given.
+ */
+static inline unsigned long
+vfio_type1v3_granule(const struct vfio_type1v3 *container, u32 flags)
+{
+	unsigned int order = VFIO_DMA_MAP_GRANULE_ORDER(flags);
+
+	if (!(flags & VFIO_DMA_MAP_GRANULE_MASK))
+		return VFIO_DMA_EXTENT_MAX;
+	if (!(flags & VFIO_DMA_MAP_GRANULE(0)) ||
+	    order > VFIO_DMA_MAP_GRANULE_ORDER_MAX ||
+	    order < __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT)
+		return 0;
+	return min(BIT(order), VFIO_DMA_EXTENT_MAX);
 }
 
 /* Note in the words of an extent what its memory is like. */
@@ -1402,6 +1511,39 @@ static int vfio_type1v3_note_extent(struct vfio_type1v3 *container,
 }
 
 /*
+ * Map an extent with a call for each granule, as far as it goes; what is not mapped
+ * is unpinned.
+ */
+static int vfio_type1v3_map_extent(struct vfio_dma_space *space,
+				   struct vfio_type1v3_map *map,
+				   struct vfio_dma_extent *extent,
+				   unsigned long word, unsigned long granule,
+				   unsigned long *pinned)
+{
+	unsigned long first = map->first + map->mapped, left = extent->npages;
+	int ret = 0;
+
+	while (left && !ret) {
+		extent->npages = min(left, granule - (first & (granule - 1)));
+		left -= extent->npages;
+		ret = vfio_dma_map(space, vfio_type1v3_iova(first), extent,
+				   vfio_type1v3_prot(word),
+				   word & VFIO_XA_DMA_BIG);
+		extent->pfn += extent->npages;
+		if (ret)
+			break;
+		first += extent->npages;
+		map->mapped += extent->npages;
+		if (!extent->pfnmap)
+			*pinned += extent->npages;
+		cond_resched();
+	}
+	if (left && !extent->pfnmap)
+		vfio_dma_unpin(extent->pfn, left, false);
+	return ret;
+}
+
+/*
  * Enter all that the last step has pinned.  @pinned counts what is now pinned
  * for good, device memory not included.
  */
@@ -1409,34 +1551,34 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 				    struct vfio_dma_space *space,
 				    struct vfio_type1v3_map *map,
 				    struct vfio_dma_pin *pin,
-				    unsigned long word, unsigned long *pinned)
+				    unsigned long word, unsigned long granule,
+				    unsigned long *pinned)
 {
 	struct vfio_dma_extent extent;
 	unsigned long first;
 	int ret;
 
+	/* What is never part of a superpage needs no limit. */
+	if (!(word & VFIO_XA_DMA_BIG))
+		granule = VFIO_DMA_EXTENT_MAX;
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
 		/* Pins are of ordinary pages, whatever is there by now. */
 		if (extent.pfnmap &&
 		    vfio_type1v3_count_pins(container, first,
 					    first + extent.npages - 1))
-			ret = -EINVAL;
-		else
-			ret = vfio_type1v3_note_extent(container, first, word,
-						       &extent);
-		ret = ret ?: vfio_dma_map(space, vfio_type1v3_iova(first),
-					  &extent, vfio_type1v3_prot(word),
-					  word & VFIO_XA_DMA_BIG);
+			return -EINVAL;
+		ret = vfio_type1v3_note_extent(container, first, word, &extent);
 		if (ret) {
 			if (!extent.pfnmap)
 				vfio_dma_unpin(extent.pfn, extent.npages,
 					       false);
 			return ret;
 		}
-		map->mapped += extent.npages;
-		if (!extent.pfnmap)
-			*pinned += extent.npages;
+		ret = vfio_type1v3_map_extent(space, map, &extent, word, granule,
+					      pinned);
+		if (ret)
+			return ret;
 	}
 	return 0;
 }
@@ -1498,7 +1640,9 @@ again:
 		if (!ret)
 			ret = vfio_type1v3_map_extents(container,
 						       &container->space, map,
-						       &pin, word, &map->pinned);
+						       &pin, word,
+						       request->granule,
+						       &map->pinned);
 		/* Device memory has become something else in the meantime. */
 		if (!ret && map->pinned > map->charged)
 			ret = -ENOMEM;
@@ -1643,8 +1787,12 @@ vfio_type1v3_make_request(struct vfio_type1v3 *container, u64 mask, u32 flags,
 		word |= VFIO_XA_DMA_READ;
 	if (flags & VFIO_DMA_MAP_FLAG_WRITE)
 		word |= VFIO_XA_DMA_WRITE;
-	if (!(flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES) && !disable_hugepages &&
-	    vfio_type1v3_covers_superpage(container, iova, size))
+	request->granule = vfio_type1v3_granule(container, flags);
+	if (!request->granule)
+		return -EINVAL;
+	if (!disable_hugepages &&
+	    vfio_type1v3_covers_superpage(container, iova, size,
+					  request->granule))
 		word |= VFIO_XA_DMA_BIG;
 
 	request->first = iova >> PAGE_SHIFT;
@@ -1679,6 +1827,7 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	unsigned long mask = (vfio_type1v3_pgsize(container) >> PAGE_SHIFT) - 1;
 	unsigned long state = vfio_type1v3_has_domain(container) ?
 			      VFIO_XA_DMA_PENDING : 0;
+	unsigned long pending = state;
 	int ret;
 
 	/* Domains may have come since the request was checked. */
@@ -1686,17 +1835,30 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 	     request->vaddr >> PAGE_SHIFT) & mask)
 		return -EINVAL;
 
+	/* START is set before the words can join others. */
+	if (request->word & VFIO_XA_DMA_BIG)
+		pending = VFIO_XA_DMA_PENDING;
 	ret = vfio_xa_dma_insert(&container->store, request->first,
-				 request->last, request->word | state,
+				 request->last, request->word | pending,
 				 VFIO_DMA_GFP);
-	if (ret || !state ||
-	    vfio_type1v3_iova_valid(container, vfio_type1v3_iova(request->first),
-				    vfio_type1v3_iova(request->last) |
-				    ~PAGE_MASK))
+	if (ret || !pending)
 		return ret;
 
-	vfio_xa_dma_erase(&container->store, request->first, request->last);
-	return -EINVAL;
+	if (state && !vfio_type1v3_iova_valid(container,
+					      vfio_type1v3_iova(request->first),
+					      vfio_type1v3_iova(request->last) |
+					      ~PAGE_MASK))
+		ret = -EINVAL;
+	else if (request->word & VFIO_XA_DMA_BIG)
+		ret = vfio_type1v3_set_starts(container, request->first,
+					      request->last, request->granule);
+	if (ret)
+		vfio_xa_dma_erase(&container->store, request->first,
+				  request->last);
+	else if (!state)
+		vfio_xa_dma_change(&container->store, request->first,
+				   request->last, VFIO_XA_DMA_PENDING, 0);
+	return ret;
 }
 
 /*
@@ -1718,23 +1880,26 @@ vfio_type1v3_may_charge(struct vfio_type1v3 *container,
 				 request->last, &run);
 }
 
-/* Enter what is pinned into the store and the IO page tables, or into neither. */
+/*
+ * Enter what is pinned into the store and the IO page tables, or into neither:
+ * then it is unpinned.
+ */
 static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 			      const struct vfio_type1v3_request *request,
 			      struct page **pages)
 {
 	dma_addr_t iova = vfio_type1v3_iova(request->first);
-	int ret, is_open;
+	int ret, is_open = -EINVAL;
 
 	if (!vfio_type1v3_iova_valid(container, iova,
 				     vfio_type1v3_iova(request->last) |
 				     ~PAGE_MASK))
-		return -EINVAL;
+		goto err_unpin;
 	is_open = vfio_xa_dma_insert_begin(&container->store, request->first,
 					   request->last, request->word,
 					   VFIO_DMA_GFP);
 	if (is_open < 0)
-		return is_open;
+		goto err_unpin;
 
 	ret = vfio_dma_map_pages(&container->space, iova, pages,
 				 vfio_type1v3_request_pages(request),
@@ -1747,6 +1912,10 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 		vfio_xa_dma_insert_end(&container->store, request->first,
 				       request->last);
 	return ret;
+
+err_unpin:
+	unpin_user_pages(pages, vfio_type1v3_request_pages(request));
+	return is_open;
 }
 
 /*
@@ -1768,7 +1937,7 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 {
 	const struct vfio_type1v3_unit *unit;
 	unsigned long epoch = container->epoch;
-	unsigned long pinned = 0, mapped = 0;
+	unsigned long pinned = 0, entered = 0, mapped = 0;
 
 	container->pinning++;
 	mutex_unlock(&container->lock);
@@ -1791,14 +1960,15 @@ static unsigned int vfio_type1v3_map_now(struct vfio_type1v3 *container,
 	unit = units;
 	if (likely(container->epoch == epoch)) {
 		for (; mapped < pinned; unit += unit->nr_entries) {
+			entered += vfio_type1v3_request_pages(&unit->request);
 			if (vfio_type1v3_enter(container, &unit->request,
 					       pages + mapped))
 				break;
-			mapped += vfio_type1v3_request_pages(&unit->request);
+			mapped = entered;
 		}
 	}
-	if (unlikely(mapped < pinned))
-		unpin_user_pages(pages + mapped, pinned - mapped);
+	if (unlikely(entered < pinned))
+		unpin_user_pages(pages + entered, pinned - entered);
 	if (unlikely(mapped < npages))
 		vfio_dma_uncharge(&container->owner, npages - mapped);
 	return unit - units;
@@ -1827,7 +1997,7 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 
 	/* An address is updated, or a range mapped with some access. */
 	if (map->flags & (VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE) ?
-	    update : !update || map->flags & VFIO_DMA_MAP_FLAG_SMALL_PAGES)
+	    update : !update || map->flags & VFIO_DMA_MAP_GRANULE_MASK)
 		return -EINVAL;
 
 	if (mutex_lock_killable(&container->lock))
@@ -1851,7 +2021,9 @@ static int vfio_type1v3_do_map(struct vfio_type1v3 *container,
 	if (ret)
 		goto out_unlock;
 	npages = vfio_type1v3_request_pages(&unit.request);
+	/* START is set on pages that are reserved. */
 	if (npages <= VFIO_DMA_PIN_INLINE && vfio_type1v3_has_domain(container) &&
+	    !(unit.request.word & VFIO_XA_DMA_BIG) &&
 	    vfio_type1v3_may_charge(container, &unit.request)) {
 		if (vfio_type1v3_map_now(container, &unit, npages, pages))
 			goto out_count;
@@ -2091,7 +2263,9 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 
 	other = list_first_entry(&container->space.domains,
 				 struct vfio_dma_domain, next);
-	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
+	while (vfio_type1v3_next_alike(container, first, last,
+				       VFIO_TYPE1V3_STRETCH_FLAGS |
+				       VFIO_XA_DMA_START, &run)) {
 		first = run.first;
 		while (first <= run.last &&
 		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
@@ -2161,14 +2335,14 @@ static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 						 true);
 }
 
-/* Pin and map in the first domain a run that has been mapped without one. */
+/* Pin and map in the first domain pages that have been mapped without one. */
 static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 				struct vfio_dma_space *space,
 				const struct vfio_xa_dma_run *run)
 {
 	unsigned long vaddr = vfio_xa_dma_vaddr(run->word, run->first);
 	unsigned long npages = vfio_type1v3_run_pages(run);
-	unsigned long extra, charged, pinned = 0;
+	unsigned long extra, charged, pinned = 0, word = run->word;
 	struct vfio_type1v3_map map = { .first = run->first };
 	struct vfio_dma_pin pin;
 	int ret;
@@ -2179,18 +2353,26 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	if (ret)
 		return ret;
 
-	/* It says how the memory was that another domain had. */
-	if (run->word & VFIO_XA_DMA_CONTIG)
-		vfio_type1v3_change(container, run->first, run->last,
-				    VFIO_XA_DMA_CONTIG, 0);
+	/* They say how the memory was that another domain had. */
+	word &= ~(VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG);
+	vfio_type1v3_change(container, run->first, run->last,
+			    VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG, 0);
+	/* Where user memory does not continue, an IOMMU page ends. */
+	if (word & VFIO_XA_DMA_BIG && !(word & VFIO_XA_DMA_START) && run->first &&
+	    vfio_xa_dma_load(&container->store, run->first - 1)) {
+		ret = vfio_type1v3_set_start(container, run->first);
+		if (ret)
+			goto out_uncharge;
+	}
 
 	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
-			   run->word & VFIO_XA_DMA_WRITE);
+			   word & VFIO_XA_DMA_WRITE);
 	do {
 		ret = vfio_dma_pin_step(&pin);
 		if (!ret)
 			ret = vfio_type1v3_map_extents(container, space, &map,
-						       &pin, run->word,
+						       &pin, word,
+						       VFIO_DMA_EXTENT_MAX,
 						       &pinned);
 		if (!ret && pinned > charged + extra)
 			ret = -ENOMEM;
@@ -2200,8 +2382,10 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	} while (!ret && map.mapped < npages);
 	vfio_dma_pin_finish(&pin);
 
-	if (ret) {
+	if (ret)
 		vfio_type1v3_unmap_map(container, space, &map);
+out_uncharge:
+	if (ret) {
 		vfio_dma_uncharge(&container->owner, charged);
 	} else {
 		vfio_dma_uncharge(&container->owner,
@@ -2228,13 +2412,13 @@ static int vfio_type1v3_first_domain(struct vfio_type1v3 *container,
 	if (!mmget_not_zero(mm))
 		return -ESRCH;
 
-	ret = vfio_dma_space_init(&space, &container->lock);
+	ret = vfio_dma_space_init(&space, &container->lock, &container->owner);
 	if (ret)
 		goto out_mmput;
 	vfio_dma_domain_add(&space, domain);
 
-	while (vfio_xa_dma_next(&container->store, first,
-				VFIO_XA_DMA_LAST_INDEX, &run)) {
+	while (vfio_type1v3_next_alike(container, first, VFIO_XA_DMA_LAST_INDEX,
+				       VFIO_TYPE1V3_CALL_FLAGS, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = vfio_type1v3_pin_run(container, &space, &run);
 		if (ret && run.first)
@@ -2536,6 +2720,11 @@ static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_usage,
 		       store_bytes) == 24);
 static_assert(sizeof(struct vfio_iommu_type1v3_info_cap_dirty) == 16);
 static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_dirty, source) == 8);
+static_assert(sizeof(struct vfio_iommu_type1v3_info_cap_granule) == 16);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_granule,
+		       min_order) == 8);
+static_assert(offsetof(struct vfio_iommu_type1v3_info_cap_granule,
+		       max_order) == 12);
 static_assert(sizeof(struct vfio_iommu_type1v3_batch) == 24);
 static_assert(offsetof(struct vfio_iommu_type1v3_batch, entries) == 16);
 static_assert(sizeof(struct vfio_iommu_type1v3_batch_entry) == 32);
@@ -2631,6 +2820,12 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 		.header.version = 1,
 		.source = vfio_type1v3_dirty_source(container),
 	};
+	struct vfio_iommu_type1v3_info_cap_granule granule = {
+		.header.id = VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE,
+		.header.version = 1,
+		.min_order = __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT,
+		.max_order = VFIO_DMA_MAP_GRANULE_ORDER_MAX,
+	};
 	int ret;
 
 	ret = vfio_type1v3_add_range_cap(container, caps);
@@ -2640,6 +2835,9 @@ static int vfio_type1v3_add_caps(struct vfio_type1v3 *container,
 	if (!ret)
 		ret = vfio_info_add_capability(caps, &dirty.header,
 					       sizeof(dirty));
+	if (!ret)
+		ret = vfio_info_add_capability(caps, &granule.header,
+					       sizeof(granule));
 	if (!ret)
 		ret = vfio_info_add_capability(caps, &avail.header,
 					       sizeof(avail));
@@ -2700,8 +2898,7 @@ static long vfio_type1v3_map_dma(struct vfio_type1v3 *container,
 		return -EFAULT;
 	if (map.argsz < minsz ||
 	    map.flags & ~(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE |
-			  VFIO_DMA_MAP_FLAG_VADDR |
-			  VFIO_DMA_MAP_FLAG_SMALL_PAGES))
+			  VFIO_DMA_MAP_FLAG_VADDR | VFIO_DMA_MAP_GRANULE_MASK))
 		return -EINVAL;
 
 	return vfio_type1v3_do_map(container, &map);
@@ -2802,7 +2999,7 @@ vfio_type1v3_check_entry(struct vfio_type1v3 *container,
 	u64 iova_last;
 
 	if (!(entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP)) {
-		if (entry->flags & ~(access | VFIO_DMA_MAP_FLAG_SMALL_PAGES) ||
+		if (entry->flags & ~(access | VFIO_DMA_MAP_GRANULE_MASK) ||
 		    !(entry->flags & access))
 			return -EINVAL;
 		return vfio_type1v3_make_request(container, mask, entry->flags,
@@ -2844,8 +3041,10 @@ vfio_type1v3_make_units(struct vfio_type1v3_batch *batch, unsigned int i)
 							 mask, &new->request);
 		if (unlikely(entry->result))
 			break;
+		/* An IOMMU page does not span what two entries map. */
 		if (unit && new->request.first == unit->request.last + 1 &&
-		    new->request.word == unit->request.word) {
+		    new->request.word == unit->request.word &&
+		    !(new->request.word & VFIO_XA_DMA_BIG)) {
 			unit->request.last = new->request.last;
 			unit->nr_entries++;
 		} else {
@@ -2897,6 +3096,7 @@ static unsigned int vfio_type1v3_batch_map_now(struct vfio_type1v3_batch *batch,
 		unit = &batch->units[i];
 		more = vfio_type1v3_request_pages(&unit->request);
 		if (more > room - npages ||
+		    unit->request.word & VFIO_XA_DMA_BIG ||
 		    !vfio_type1v3_may_charge(container, &unit->request))
 			break;
 		npages += more;
@@ -3992,7 +4192,8 @@ static void *vfio_type1v3_open(unsigned long arg)
 	INIT_LIST_HEAD(&container->devices);
 	vfio_xa_dma_init(&container->pins);
 	vfio_xa_dma_init(&container->store);
-	ret = vfio_dma_space_init(&container->space, &container->lock);
+	ret = vfio_dma_space_init(&container->space, &container->lock,
+				  &container->owner);
 	if (ret)
 		goto err_free;
 

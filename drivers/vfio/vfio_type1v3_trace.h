@@ -22,7 +22,7 @@
 		      { VFIO_DMA_MAP_FLAG_READ, "READ" },		\
 		      { VFIO_DMA_MAP_FLAG_WRITE, "WRITE" },		\
 		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
-		      { VFIO_DMA_MAP_FLAG_SMALL_PAGES, "SMALL_PAGES" })
+		      { VFIO_DMA_MAP_GRANULE(0), "GRANULE" })
 
 #define type1v3_show_unmap_flags(flags)					\
 	__print_flags(flags, "|",					\
@@ -37,7 +37,7 @@
 		      { VFIO_DMA_MAP_FLAG_READ, "READ" },		\
 		      { VFIO_DMA_MAP_FLAG_WRITE, "WRITE" },		\
 		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
-		      { VFIO_DMA_MAP_FLAG_SMALL_PAGES, "SMALL_PAGES" })
+		      { VFIO_DMA_MAP_GRANULE(0), "GRANULE" })
 
 #define type1v3_show_batch_flags(flags)					\
 	__print_flags(flags, "|",					\

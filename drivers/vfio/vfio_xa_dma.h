@@ -45,8 +45,9 @@
 #define VFIO_XA_DMA_PENDING		BIT(6)	/* reserved, not mapped yet */
 #define VFIO_XA_DMA_UNMAPPING		BIT(7)	/* on its way out: no new pins */
 #define VFIO_XA_DMA_CONTIG		BIT(8)	/* of a physically contiguous block */
+#define VFIO_XA_DMA_START		BIT(9)	/* no IOMMU page spans its beginning */
 
-#define VFIO_XA_DMA_FLAGS		(BIT(9) - 1)	/* all of them */
+#define VFIO_XA_DMA_FLAGS		(BIT(10) - 1)	/* all of them */
 
 /* A word with one of these is never joined with an equal neighbour. */
 #define VFIO_XA_DMA_TRANSIENT		(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_UNMAPPING)

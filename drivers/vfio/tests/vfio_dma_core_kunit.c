@@ -24,6 +24,7 @@
 /**
  * struct core_test - a space, the domains of which are mocks
  * @lock: the backend's mutex, held all the time
+ * @owner: whose memory is mapped, once a test has any
  * @space: the space
  * @domains: its domains
  * @mocks: the same
@@ -31,6 +32,7 @@
  */
 struct core_test {
 	struct mutex lock;	/* the backend's */
+	struct vfio_dma_owner owner;
 	struct vfio_dma_space space;
 	struct vfio_dma_domain domains[2];
 	struct mock_domain *mocks[2];
@@ -46,7 +48,7 @@ static int core_test_init(struct kunit *test)
 	test->priv = t;
 	mock_errors = 0;
 	mutex_init(&t->lock);
-	return vfio_dma_space_init(&t->space, &t->lock);
+	return vfio_dma_space_init(&t->space, &t->lock, &t->owner);
 }
 
 static void core_test_exit(struct kunit *test)
@@ -64,6 +66,7 @@ static void core_test_exit(struct kunit *test)
 	}
 	mutex_unlock(&t->lock);
 	vfio_dma_space_destroy(&t->space);
+	vfio_dma_owner_clear(&t->owner);
 	mutex_destroy(&t->lock);
 	KUNIT_EXPECT_EQ(test, mock_errors, 0);
 }
@@ -113,7 +116,9 @@ static int core_map(struct kunit *test, unsigned long first,
 		    unsigned long npages, unsigned long pfn, bool big)
 {
 	struct core_test *t = test->priv;
-	struct vfio_dma_extent extent = { .pfn = pfn, .npages = npages };
+	struct vfio_dma_extent extent = {
+		.pfn = pfn, .npages = npages, .pfnmap = pfn >= MOCK_PFN,
+	};
 	int ret;
 
 	mutex_lock(&t->lock);
@@ -412,6 +417,109 @@ static void map_fails(struct kunit *test)
 			core_expect(test, 0, 2 * BASE, 0, 0);
 		}
 	}
+}
+
+/*
+ * An IOMMU fails to map, and then to unmap as well: a device may still reach the
+ * pages that are to be unpinned.
+ */
+static void map_fails_stuck(struct kunit *test)
+{
+	static const unsigned long npages = 8;
+	struct core_test *t = test->priv;
+	struct page *pages[8], **first;
+	struct mock_memory *memory;
+	unsigned long locked_vm, i;
+	struct mock_domain *mock;
+	unsigned int way;
+	int ret;
+
+	mock = core_test_domain(test, test->param_value);
+	core_test_domain(test, &mock_kinds[2]);
+	memory = mock_memory_alloc(test, npages, 3);
+	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
+	vfio_dma_owner_set(&t->owner);
+	/* One extent, or one for each page */
+	for (way = 0; way < 2; way++) {
+		struct vfio_dma_extent extent = {
+			.pfn = mock_memory_pfn(memory, 0), .npages = npages,
+		};
+
+		KUNIT_ASSERT_EQ(test, pin_user_pages_fast(memory->vaddr, npages,
+							  FOLL_WRITE, pages), npages);
+		for (i = 0; way && i < npages / 2; i++)
+			swap(pages[i], pages[npages - 1 - i]);
+		locked_vm = current->mm->locked_vm;
+		/* The second domain is the one that fails to map. */
+		t->mocks[1]->fail_map = 1 + way;
+		mock->fail_unmap = 1;
+		mutex_lock(&t->lock);
+		kunit_warning_suppress(test) {
+			first = pages;
+			if (way)
+				ret = vfio_dma_map_pages(&t->space, BASE << PAGE_SHIFT,
+							 first, npages, RW, false);
+			else
+				ret = vfio_dma_map(&t->space, BASE << PAGE_SHIFT,
+						   &extent, RW, false);
+			KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+			KUNIT_EXPECT_EQ(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1);
+		}
+		mutex_unlock(&t->lock);
+		/* All of it, or the page that the other domain did not take */
+		KUNIT_EXPECT_FALSE(test, mock_translates(mock, BASE + way, BASE + way, 0, 0));
+		KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), npages);
+		KUNIT_EXPECT_EQ(test, current->mm->locked_vm, locked_vm + npages);
+		KUNIT_EXPECT_EQ(test, t->owner.npages, npages);
+
+		/* Here it is known what it has kept. */
+		iommu_unmap(&mock->domain, (BASE + way) << PAGE_SHIFT,
+			    (way ? 1 : npages) << PAGE_SHIFT);
+		unpin_user_pages(pages, npages);
+		vfio_dma_uncharge(&t->owner, npages);
+	}
+
+	/* An undo that works leaves nothing. */
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(memory->vaddr, npages, FOLL_WRITE,
+						  pages), npages);
+	t->mocks[1]->fail_map = 1;
+	mutex_lock(&t->lock);
+	KUNIT_EXPECT_EQ(test, vfio_dma_map_pages(&t->space, BASE << PAGE_SHIFT, pages,
+						 npages, RW, false), -ENOMEM);
+	mutex_unlock(&t->lock);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
+	core_expect(test, 0, 2 * BASE, 0, 0);
+}
+
+/* Page frame 0 is an address like any other. */
+static void pfn_zero(struct kunit *test)
+{
+	struct vfio_dma_extent extent;
+	struct core_test *t = test->priv;
+	struct mock_domain *mock;
+	unsigned long n = MOCK_PMD_PAGES;
+
+	mock = core_test_domain(test, test->param_value);
+	mutex_lock(&t->lock);
+	extent = (struct vfio_dma_extent) { .pfn = 0, .npages = n, .pfnmap = true };
+	KUNIT_ASSERT_EQ(test, vfio_dma_map(&t->space, BASE << PAGE_SHIFT, &extent, RW, true), 0);
+
+	KUNIT_EXPECT_FALSE(test, vfio_dma_domain_lookup(&t->domains[0], (BASE - 1) << PAGE_SHIFT,
+							1, false, &extent));
+	KUNIT_EXPECT_TRUE(test, vfio_dma_domain_lookup(&t->domains[0], BASE << PAGE_SHIFT,
+						       n + 1, false, &extent));
+	KUNIT_EXPECT_EQ(test, extent.pfn, 0);
+	KUNIT_EXPECT_EQ(test, extent.npages, n);
+	KUNIT_EXPECT_TRUE(test, vfio_dma_domain_linear(&t->domains[0], BASE << PAGE_SHIFT, n));
+	mutex_unlock(&t->lock);
+
+	core_cut(test, BASE + 3, BASE + 5);
+	core_unmap(test, BASE + 3, 2, false);
+	KUNIT_EXPECT_NOT_NULL(test, mock_leaf_at(mock, BASE));
+	core_expect(test, BASE + 5, n - 5, 5, RW);
+	core_unmap(test, BASE, 3, false);
+	core_unmap(test, BASE + 5, n - 5, false);
+	core_expect(test, BASE, n, 0, 0);
 }
 
 /*
@@ -958,6 +1066,49 @@ static void cut_lost(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
 }
 
+/* A part of the rest can be mapped back, but neither all nor none of it. */
+static void cut_stuck(struct kunit *test)
+{
+	struct mock_domain *mock = core_test_domain(test, &mock_kinds[0]);
+	struct mock_memory *memory = mock_memory_alloc(test, MOCK_PMD_PAGES, 9);
+	unsigned long npages = memory->npages, i, nth, index;
+	struct core_test *t = test->priv;
+	struct mock_leaf *leaf;
+
+	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
+	/*
+	 * The first part is mapped.  Of the second, half is; then that half stays, as
+	 * the IOMMU core is not told to unmap it, or the first part does.
+	 */
+	for (nth = 2; nth <= 3; nth++) {
+		core_pin_map(test, memory, BASE, true);
+		KUNIT_ASSERT_EQ(test, mock_largest_leaf(mock, 0, ULONG_MAX), npages);
+		mock->fail_map = 2;
+		mock->fail_unmap = nth;
+		kunit_warning_suppress(test) {
+			KUNIT_EXPECT_EQ(test, core_split(test, 0, BASE, npages, BASE + 7,
+							 BASE + 9), -EIO);
+			KUNIT_EXPECT_EQ(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1);
+		}
+		index = BASE;
+		leaf = mt_find(&mock->leaves, &index, BASE + npages - 1);
+		KUNIT_EXPECT_NOT_NULL(test, leaf);
+		KUNIT_EXPECT_EQ(test, core_unmap(test, BASE, npages, true), 0);
+		mutex_lock(&t->lock);
+		vfio_dma_forget_lost(&t->space);
+		mutex_unlock(&t->lock);
+		KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), npages);
+
+		index = BASE;
+		mt_for_each(&mock->leaves, leaf, index, BASE + npages - 1)
+			iommu_unmap(&mock->domain, leaf->first << PAGE_SHIFT,
+				    (leaf->last - leaf->first + 1) << PAGE_SHIFT);
+		for (i = 0; i < npages; i++)
+			vfio_dma_unpin(mock_memory_pfn(memory, i), 1, false);
+		core_expect(test, 0, 2 * BASE, 0, 0);
+	}
+}
+
 /* The driver does not even unmap the block that is to be divided. */
 static void cut_short(struct kunit *test)
 {
@@ -1228,6 +1379,8 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE_PARAM(map_extent, kind_gen_params),
 	KUNIT_CASE_PARAM(small_unmaps_anywhere, kind_gen_params),
 	KUNIT_CASE_PARAM(map_fails, kind_gen_params),
+	KUNIT_CASE_PARAM(map_fails_stuck, kind_gen_params),
+	KUNIT_CASE_PARAM(pfn_zero, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_pmd, kind_gen_params),
 	KUNIT_CASE_SLOW(cut_pud),
 	KUNIT_CASE_SLOW(cut_pud_calls),
@@ -1235,6 +1388,7 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE_PARAM(cut_not_linear, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_lost, kind_gen_params),
 	KUNIT_CASE(cut_short),
+	KUNIT_CASE(cut_stuck),
 	KUNIT_CASE_PARAM(two_domains, kind_gen_params),
 	KUNIT_CASE_PARAM(pin_extents, pin_order_gen_params),
 	KUNIT_CASE(pin_hole),

@@ -125,6 +125,7 @@ struct mock_leaf {
  * @busy: an IOVA page that a device writes to all the time, 0 is none
  * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
  * @nr_map: map_pages() calls so far
+ * @nr_unmapped: pages unmapped so far
  * @nr_sync: invalidations so far
  * @nr_lookups: iova_to_phys() calls so far
  */
@@ -146,6 +147,7 @@ struct mock_domain {
 	unsigned long busy;
 	unsigned long munmap;
 	unsigned long nr_map;
+	unsigned long nr_unmapped;
 	unsigned long nr_sync;
 	unsigned long nr_lookups;
 };
@@ -188,7 +190,8 @@ static void mock_check_pinned(const struct mock_domain *mock,
 {
 	unsigned long i, n = leaf->last - leaf->first + 1;
 
-	if (mock->probing || leaf->pfn >= MOCK_PFN)
+	/* Nor are the first page frames memory, in the tests that use them. */
+	if (mock->probing || leaf->pfn >= MOCK_PFN || leaf->pfn < MOCK_PMD_PAGES)
 		return;
 	for (i = 0; i < n; i++)
 		if (!mock_pins(leaf->pfn + i))
@@ -316,6 +319,7 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 		mock->near = NULL;
 		list_add_tail(&leaf->stale, &mock->stale);
 	}
+	mock->nr_unmapped += pos - first;
 	return (pos - first) << PAGE_SHIFT;
 }
 
@@ -398,7 +402,8 @@ static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 	struct mock_leaf *leaf = mock_leaf_at(to_mock(domain), index);
 
 	to_mock(domain)->nr_lookups++;
-	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) : 0;
+	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) +
+		      offset_in_page(iova) : 0;
 }
 
 static bool mock_enforce_coherency(struct iommu_domain *domain)

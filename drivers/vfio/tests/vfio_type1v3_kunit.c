@@ -341,16 +341,16 @@ static long container_ioctl(struct kunit *test, unsigned int cmd, void *arg,
 }
 
 /* Map pages of the window to pages of user memory. */
-static int container_map(struct kunit *test, unsigned long first,
-			 unsigned long npages, unsigned long user, int prot,
-			 bool small)
+static int container_map_flags(struct kunit *test, unsigned long first,
+			       unsigned long npages, unsigned long user,
+			       int prot, u32 flags)
 {
 	struct container_test *t = test->priv;
 	struct vfio_iommu_type1_dma_map map = {
 		.argsz = sizeof(map),
 		.flags = (prot & IOMMU_READ ? VFIO_DMA_MAP_FLAG_READ : 0) |
 			 (prot & IOMMU_WRITE ? VFIO_DMA_MAP_FLAG_WRITE : 0) |
-			 (small ? VFIO_DMA_MAP_FLAG_SMALL_PAGES : 0),
+			 flags,
 		.vaddr = t->memory->vaddr + (user << PAGE_SHIFT),
 		.iova = (BASE + first) << PAGE_SHIFT,
 		.size = npages << PAGE_SHIFT,
@@ -361,9 +361,18 @@ static int container_map(struct kunit *test, unsigned long first,
 	ret = container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map, sizeof(map));
 	for (i = 0; i < npages && !ret; i++)
 		t->model[first + i] = (struct model_page) {
-			.user = user + i, .prot = prot, .small = small,
+			.user = user + i, .prot = prot,
+			.small = flags == VFIO_DMA_MAP_FLAG_SMALL_PAGES,
 		};
 	return ret;
+}
+
+static int container_map(struct kunit *test, unsigned long first,
+			 unsigned long npages, unsigned long user, int prot,
+			 bool small)
+{
+	return container_map_flags(test, first, npages, user, prot,
+				   small ? VFIO_DMA_MAP_FLAG_SMALL_PAGES : 0);
 }
 
 /* Unmap pages of the window; what happened to them is in the store if it fails. */
@@ -463,6 +472,11 @@ static void container_unmap_all(struct kunit *test)
 	container_check(test);
 }
 
+static unsigned long rnd(struct container_test *t, unsigned long below)
+{
+	return prandom_u32_state(&t->rnd) % below;
+}
+
 KUNIT_ARRAY_PARAM_DESC(kind, mock_kinds, name);
 
 /* The memory of a test: contiguous, or in pieces that are smaller and smaller */
@@ -530,28 +544,54 @@ static void cut_each_page(struct kunit *test)
 }
 
 /*
- * Device memory of 1 GiB: what it is made of is not memory, so that nothing is
- * pinned and it can be entered by hand.
+ * Map device memory, which is not pinned, so that only the pinning is left out:
+ * contiguous memory of that size is not to be had.
  */
-static void map_pud(struct kunit *test)
+static void map_device(struct kunit *test, unsigned long first,
+		       unsigned long npages, unsigned long pfn,
+		       unsigned long granule)
 {
 	struct container_test *t = test->priv;
 	struct vfio_type1v3 *container = t->container;
-	struct vfio_dma_extent extent = {
-		.pfn = MOCK_PFN, .npages = MOCK_PUD_PAGES, .pfnmap = true,
+	struct vfio_type1v3_map map = { .first = BASE + first };
+	struct vfio_type1v3_request request = {
+		.first = BASE + first,
+		.last = BASE + first + npages - 1,
+		.vaddr = SZ_1G + ((pfn - MOCK_PFN) << PAGE_SHIFT),
+		.granule = granule,
 	};
-	unsigned long word = vfio_xa_dma_word(BASE, SZ_1G, VFIO_XA_DMA_READ |
-					      VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG |
-					      VFIO_XA_DMA_PFNMAP);
+	struct vfio_dma_extent extent;
+	unsigned long pinned = 0, n;
 
 	mutex_lock(&container->lock);
-	vfio_dma_owner_set(&container->owner);
-	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(&container->store, BASE,
-						 BASE + MOCK_PUD_PAGES - 1, word,
-						 GFP_KERNEL), 0);
-	KUNIT_EXPECT_EQ(test, vfio_dma_map(&container->space, BASE << PAGE_SHIFT,
-					   &extent, RW, true), 0);
+	if (!container->owner.mm)
+		vfio_dma_owner_set(&container->owner);
+	request.word = vfio_xa_dma_word(request.first, request.vaddr,
+					VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE |
+					VFIO_XA_DMA_PFNMAP);
+	if (vfio_type1v3_covers_superpage(container, vfio_type1v3_iova(request.first),
+					  npages << PAGE_SHIFT, granule))
+		request.word |= VFIO_XA_DMA_BIG;
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request), 0);
+	for (; npages; npages -= n, pfn += n) {
+		n = min(npages, VFIO_DMA_EXTENT_MAX - pfn % VFIO_DMA_EXTENT_MAX);
+		extent = (struct vfio_dma_extent) {
+			.pfn = pfn, .npages = n, .pfnmap = true,
+		};
+		KUNIT_EXPECT_EQ(test, vfio_type1v3_map_extent(&container->space, &map,
+							      &extent, request.word,
+							      granule, &pinned), 0);
+	}
+	vfio_xa_dma_change(&container->store, request.first, request.last,
+			   VFIO_XA_DMA_PENDING, 0);
 	mutex_unlock(&container->lock);
+}
+
+static void map_pud(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	map_device(test, 0, MOCK_PUD_PAGES, MOCK_PFN, VFIO_DMA_EXTENT_MAX);
 	KUNIT_EXPECT_EQ(test, mock_largest_leaf(t->groups[0].domain, 0, ULONG_MAX),
 			MOCK_PUD_PAGES);
 }
@@ -676,6 +716,323 @@ static void small_pages(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], test->param_value), 0);
 	container_check(test);
 	KUNIT_EXPECT_EQ(test, container_unmap(test, 300, 400), 0);
+	container_check(test);
+	container_unmap_all(test);
+}
+
+/*
+ * What an unmap must not touch
+ */
+
+/**
+ * struct mock_touched - what was done to a domain since then
+ * @mock: the domain
+ * @nr_map: map_pages() calls by then
+ * @nr_unmapped: pages unmapped by then
+ */
+struct mock_touched {
+	struct mock_domain *mock;
+	unsigned long nr_map;
+	unsigned long nr_unmapped;
+};
+
+static struct mock_touched mock_touch(struct mock_domain *mock)
+{
+	return (struct mock_touched) { mock, mock->nr_map, mock->nr_unmapped };
+}
+
+/* Nothing was mapped, and @npages pages and no others were unmapped. */
+static void expect_unmapped(struct kunit *test, const struct mock_touched *then,
+			    unsigned long npages)
+{
+	KUNIT_EXPECT_EQ(test, then->mock->nr_map, then->nr_map);
+	KUNIT_EXPECT_EQ(test, then->mock->nr_unmapped - then->nr_unmapped, npages);
+}
+
+/* Neighbours that happen to be contiguous, each mapped by a call of its own */
+static void neighbours(struct kunit *test)
+{
+	static const unsigned long sizes[] = { 512, 2, 16, 256, 1024, 1 };
+	struct container_test *t = test->priv;
+	struct mock_touched then;
+	unsigned long n, at, i;
+	unsigned int s, late;
+
+	container_memory(test, false);
+	for (late = 0; late < 2; late++) {
+		struct mock_group *group = &t->groups[late];
+
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+						       test->param_value), 0);
+		for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+			n = sizes[s];
+			for (i = 0; i < 2048 / n && i < 64; i++)
+				KUNIT_ASSERT_EQ(test, container_map(test, i * n, n, i * n,
+								    RW, false), 0);
+			/* A domain that is given all of it at once */
+			if (late)
+				KUNIT_ASSERT_EQ(test, container_attach(test, group,
+								       &mock_kinds[3]), 0);
+			/* Each of them goes, and is mapped again. */
+			for (i = 0; i < 2048 / n && i < 64; i++) {
+				at = (i * 5 % min(64, 2048 / n)) * n;
+				then = mock_touch(group->domain);
+				KUNIT_EXPECT_EQ(test, container_unmap(test, at, n), 0);
+				expect_unmapped(test, &then, n);
+				if (!(i % 8))
+					container_check(test);
+				KUNIT_EXPECT_EQ(test, container_map(test, at, n, at, RW,
+								    false), 0);
+			}
+			container_check(test);
+			container_unmap_all(test);
+			if (late)
+				container_detach(test, group);
+		}
+		container_detach(test, &t->groups[0]);
+	}
+}
+
+/* Entries of a batch that continue each other are mappings of their own as well. */
+static void neighbours_batch(struct kunit *test)
+{
+	static const unsigned long sizes[] = { 512, 16, 2, 256 };
+	struct vfio_iommu_type1v3_batch_entry entries[4] = {};
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.nr_entries = ARRAY_SIZE(entries),
+	};
+	struct container_test *t = test->priv;
+	void __user *user = t->arg + PAGE_SIZE;
+	struct mock_touched then;
+	unsigned long n, i, k;
+	unsigned int s;
+
+	batch.entries = (unsigned long)user;
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+		n = sizes[s];
+		for (i = 0; i < ARRAY_SIZE(entries); i++) {
+			entries[i].iova = (BASE + i * n) << PAGE_SHIFT;
+			entries[i].size = n << PAGE_SHIFT;
+			entries[i].vaddr = t->memory->vaddr + ((i * n) << PAGE_SHIFT);
+			entries[i].flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+			for (k = i * n; k < (i + 1) * n; k++)
+				t->model[k] = (struct model_page) { .user = k, .prot = RW };
+		}
+		KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
+						      sizeof(batch)), 0);
+		container_check(test);
+		for (i = 0; i < ARRAY_SIZE(entries); i++) {
+			then = mock_touch(t->groups[0].domain);
+			KUNIT_EXPECT_EQ(test, container_unmap(test, (i + 1) % 4 * n, n), 0);
+			expect_unmapped(test, &then, n);
+		}
+		container_check(test);
+	}
+}
+
+/* A cut in one of two neighbours divides blocks of that one only. */
+static void cut_beside(struct kunit *test)
+{
+	static const unsigned long sizes[] = { 512, 16, 256, 1024 };
+	struct container_test *t = test->priv;
+	struct mock_touched then;
+	unsigned int s, right;
+	unsigned long n;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (s = 0; s < ARRAY_SIZE(sizes); s++) {
+		n = sizes[s];
+		for (right = 0; right < 2; right++) {
+			KUNIT_ASSERT_EQ(test, container_map(test, 0, n, 0, RW, false), 0);
+			KUNIT_ASSERT_EQ(test, container_map(test, n, n, n, RW, false), 0);
+			then = mock_touch(t->groups[0].domain);
+			KUNIT_EXPECT_EQ(test, container_unmap(test, right * n + 5, 2), 0);
+			/* All of a block, and then the pages themselves */
+			KUNIT_EXPECT_LE(test, then.mock->nr_unmapped - then.nr_unmapped,
+					n + 2);
+			container_check(test);
+			container_unmap_all(test);
+		}
+	}
+}
+
+/* 512 mappings that could be one superpage of the third size */
+static void neighbours_pud(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned long i, n = MOCK_PMD_PAGES, nr_lookups;
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = (BASE + 7 * MOCK_PMD_PAGES) << PAGE_SHIFT,
+		.size = MOCK_PMD_PAGES << PAGE_SHIFT,
+	};
+	struct mock_touched then;
+
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	for (i = 0; i < MOCK_PUD_PAGES; i += n)
+		map_device(test, i, n, MOCK_PFN + i, VFIO_DMA_EXTENT_MAX);
+	for (i = 0; i < 3; i++) {
+		then = mock_touch(t->groups[0].domain);
+		nr_lookups = t->groups[0].domain->nr_lookups;
+		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+						      sizeof(unmap)), 0);
+		expect_unmapped(test, &then, n);
+		KUNIT_EXPECT_LE(test, t->groups[0].domain->nr_lookups - nr_lookups, 8);
+		map_device(test, 7 * n, n, MOCK_PFN + 7 * n, VFIO_DMA_EXTENT_MAX);
+	}
+	unmap = (struct vfio_iommu_type1_dma_unmap) {
+		.argsz = sizeof(unmap),
+		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
+	};
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
+	container_check(test);
+}
+
+/* Where contiguous blocks end, inside of what could be a superpage */
+static void hole_mapped_again(struct kunit *test)
+{
+	static const unsigned long holes[] = { 256, 16, 512, 3 };
+	struct container_test *t = test->priv;
+	unsigned int h, way;
+
+	container_memory(test, false);
+	for (h = 0; h < ARRAY_SIZE(holes); h++) {
+		for (way = 0; way < 4; way++) {
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+							       test->param_value), 0);
+			KUNIT_ASSERT_EQ(test, container_map(test, 0, 1024, 0, RW, false), 0);
+			KUNIT_EXPECT_EQ(test, container_unmap(test, 0, holes[h]), 0);
+			KUNIT_ASSERT_EQ(test, container_map(test, 0, holes[h], 0, RW, false), 0);
+			KUNIT_EXPECT_EQ(test, container_unmap(test, 1023, 1), 0);
+			container_check(test);
+			switch (way) {
+			case 0:	/* the last domain leaves */
+				container_detach(test, &t->groups[0]);
+				break;
+			case 1:	/* one of two */
+				KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1],
+								       &mock_kinds[3]), 0);
+				container_check(test);
+				container_detach(test, &t->groups[0]);
+				break;
+			case 2:	/* a cut is lost */
+				t->groups[0].domain->fail_map = 1;
+				container_unmap(test, holes[h] / 2 + 512, 1);
+				t->groups[0].domain->fail_map = 0;
+				break;
+			default:
+				KUNIT_EXPECT_EQ(test, container_unmap(test, 5, 600), 0);
+			}
+			container_check(test);
+			container_unmap_all(test);
+			if (t->groups[0].wanted)
+				container_detach(test, &t->groups[0]);
+			if (t->groups[1].wanted)
+				container_detach(test, &t->groups[1]);
+			container_detach(test, &t->emulated);
+		}
+	}
+}
+
+/* Multiples of the granule are unmapped, and nothing else is touched. */
+static void granule(struct kunit *test)
+{
+	static const unsigned int orders[] = { 0, 1, 3, 4, 8, 9, 10, 18, 51 };
+	struct container_test *t = test->priv;
+	unsigned long g, first, npages, mapped, k;
+	struct mock_touched then[2];
+	unsigned int i, d, late, step;
+
+	prandom_seed_state(&t->rnd, 1);
+	container_memory(test, false);
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		g = min(BIT(orders[i]), WINDOW);
+		for (late = 0; late < 3; late++) {
+			/* Without a domain at first; with another one later; both */
+			if (late != 1)
+				KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated,
+								       NULL), 0);
+			if (late)
+				KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+								       test->param_value), 0);
+			KUNIT_ASSERT_EQ(test, container_map_flags(test, 0, WINDOW, 0, RW,
+						VFIO_DMA_MAP_GRANULE(orders[i])), 0);
+			if (!late)
+				KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+								       test->param_value), 0);
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1],
+							       &mock_kinds[3]), 0);
+			container_check(test);
+			for (d = 0; d < 2; d++)
+				KUNIT_EXPECT_LE(test, mock_largest_leaf(t->groups[d].domain, 0,
+									ULONG_MAX), g);
+			/* With powers of two the granule is the size itself. */
+			if (!late || t->groups[0].kind == &mock_kinds[3])
+				KUNIT_EXPECT_GE(test, mock_largest_leaf(t->groups[1].domain, 0,
+									ULONG_MAX), min(g, 1024UL));
+			for (step = 0; step < 24; step++) {
+				first = rnd(t, WINDOW) & ~(g - 1);
+				npages = min(WINDOW - first, g * (1 + rnd(t, 1 + 64 / g)));
+				for (d = 0; d < 2; d++)
+					then[d] = mock_touch(t->groups[d].domain);
+				for (k = first, mapped = 0; k < first + npages; k++)
+					mapped += t->model[k].prot != 0;
+				KUNIT_EXPECT_EQ(test, container_unmap(test, first, npages), 0);
+				for (d = 0; d < 2; d++)
+					expect_unmapped(test, &then[d], mapped);
+				if (step % 3 == 1)
+					continue;
+				KUNIT_EXPECT_EQ(test, container_map_flags(test, first, npages,
+						first, RW, VFIO_DMA_MAP_GRANULE(orders[i])), 0);
+			}
+			container_check(test);
+			/* And between the multiples */
+			KUNIT_EXPECT_EQ(test, container_unmap(test, 77, 901), 0);
+			container_check(test);
+			container_unmap_all(test);
+			container_detach(test, &t->groups[0]);
+			container_detach(test, &t->groups[1]);
+			if (t->emulated.wanted)
+				container_detach(test, &t->emulated);
+		}
+	}
+}
+
+static void granule_refused(struct kunit *test)
+{
+	static const struct mock_kind large = { "", PAGE_SIZE << 2 | PAGE_SIZE << 9 };
+	struct container_test *t = test->priv;
+	u32 flags;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	flags = VFIO_DMA_MAP_GRANULE(VFIO_DMA_MAP_GRANULE_ORDER_MAX + 1);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW, flags), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW,
+						  VFIO_DMA_MAP_GRANULE(63)), -EINVAL);
+	/* An order without the bit that says that there is one */
+	flags = VFIO_DMA_MAP_GRANULE(9) & ~VFIO_DMA_MAP_GRANULE(0);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW, flags), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, 0, VFIO_DMA_MAP_FLAG_VADDR |
+						  VFIO_DMA_MAP_GRANULE(9)), -EINVAL);
+	container_check(test);
+	container_detach(test, &t->groups[0]);
+
+	/* Smaller than the smallest page of the IOMMU */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &large), 0);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW,
+						  VFIO_DMA_MAP_GRANULE(1)), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW,
+						  VFIO_DMA_MAP_GRANULE(0)), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_map_flags(test, 0, 4, 0, RW,
+						  VFIO_DMA_MAP_GRANULE(2)), 0);
 	container_check(test);
 	container_unmap_all(test);
 }
@@ -2014,7 +2371,9 @@ static void detach_in_progress(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, vfio_type1v3_map_extents(container,
 							       &container->space,
 							       &maps[i], &pin,
-							       request.word, &pinned), 0);
+							       request.word,
+							       VFIO_DMA_EXTENT_MAX,
+							       &pinned), 0);
 		vfio_dma_pin_finish(&pin);
 	}
 	KUNIT_EXPECT_EQ(test, pinned, 16);
@@ -2113,11 +2472,6 @@ static void group_iommu_domain(struct kunit *test)
  * Everything, at random
  */
 
-static unsigned long rnd(struct container_test *t, unsigned long below)
-{
-	return prandom_u32_state(&t->rnd) % below;
-}
-
 static void rnd_range(struct container_test *t, unsigned long *first,
 		      unsigned long *npages)
 {
@@ -2148,7 +2502,9 @@ static void rnd_map(struct kunit *test)
 	struct container_test *t = test->priv;
 	unsigned long first, npages, user, i;
 	int prot = rnd(t, 4) ? RW : IOMMU_READ, expected = 0;
+	u32 order = rnd(t, 12), flags = 0;
 	struct mock_domain *mock;
+	bool big;
 
 	rnd_range(t, &first, &npages);
 	user = rnd(t, 4) ? first : rnd(t, WINDOW);
@@ -2156,10 +2512,19 @@ static void rnd_map(struct kunit *test)
 	for (i = 0; i < npages; i++)
 		if (t->model[first + i].prot)
 			expected = -EEXIST;
+	if (!rnd(t, 3))
+		flags = VFIO_DMA_MAP_GRANULE(order);
+	else
+		order = 51;
+	big = vfio_type1v3_covers_superpage(t->container, (BASE + first) << PAGE_SHIFT,
+					    npages << PAGE_SHIFT, BIT(order));
 	mock = expected ? NULL : rnd_failure(t);
-	i = container_map(test, first, npages, user, prot, !rnd(t, 6));
-	/* A few pages are tried twice, and the second try is not to fail. */
-	if (mock && !mock->fail_map && npages > VFIO_DMA_PIN_INLINE)
+	i = container_map_flags(test, first, npages, user, prot, flags);
+	/*
+	 * A few pages that are in no superpage are tried twice, and the second try is
+	 * not to fail.
+	 */
+	if (mock && !mock->fail_map && (npages > VFIO_DMA_PIN_INLINE || big))
 		expected = -ENOMEM;
 	if (mock)
 		mock->fail_map = 0;
@@ -2353,16 +2718,10 @@ static void cut_range(struct container_test *t, const struct cut_test *c,
 	*npages = min(n, CUT_WINDOW - *first);
 }
 
-/*
- * Map device memory, which is not pinned and can be entered by hand: contiguous
- * memory of that size is not to be had.
- */
 static void cut_map(struct kunit *test, struct cut_test *c, unsigned long largest)
 {
 	struct container_test *t = test->priv;
-	struct vfio_type1v3 *container = t->container;
-	struct vfio_dma_extent extent = { .pfnmap = true };
-	unsigned long first, npages, shift = 0, word;
+	unsigned long first, npages, shift = 0, granule = VFIO_DMA_EXTENT_MAX;
 
 	cut_range(t, c, largest, &first, &npages);
 	if (cut_overlaps(c, first, first + npages - 1) ||
@@ -2372,23 +2731,10 @@ static void cut_map(struct kunit *test, struct cut_test *c, unsigned long larges
 	if (rnd(t, 2))
 		shift = npages < 4096 ? rnd(t, 2 * MOCK_PMD_PAGES) :
 					rnd(t, 4) * MOCK_PMD_PAGES;
-	extent.pfn = MOCK_PFN + first + shift;
-	extent.npages = npages;
-	word = vfio_xa_dma_word(BASE + first, SZ_1G + ((first + shift) << PAGE_SHIFT),
-				VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE |
-				VFIO_XA_DMA_BIG | VFIO_XA_DMA_PFNMAP);
-
-	mutex_lock(&container->lock);
-	if (!container->owner.mm)
-		vfio_dma_owner_set(&container->owner);
-	KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(&container->store, BASE + first,
-						 BASE + first + npages - 1, word,
-						 GFP_KERNEL), 0);
-	KUNIT_EXPECT_EQ(test, vfio_dma_map(&container->space,
-					   (BASE + first) << PAGE_SHIFT, &extent,
-					   RW, true), 0);
-	mutex_unlock(&container->lock);
-	cut_add(c, first, first + npages - 1, extent.pfn);
+	if (!rnd(t, 3))
+		granule = BIT(rnd(t, 19));
+	map_device(test, first, npages, MOCK_PFN + first + shift, granule);
+	cut_add(c, first, first + npages - 1, MOCK_PFN + first + shift);
 }
 
 /* Unmap a part.  Where mapping the rest back fails, the superpage goes with it. */
@@ -2508,6 +2854,13 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_SLOW(cut_pud_again),
 	KUNIT_CASE_PARAM(cut_two_domains, kind_gen_params),
 	KUNIT_CASE_PARAM(small_pages, kind_gen_params),
+	KUNIT_CASE_PARAM(neighbours, kind_gen_params),
+	KUNIT_CASE_PARAM(neighbours_batch, kind_gen_params),
+	KUNIT_CASE_PARAM(cut_beside, kind_gen_params),
+	KUNIT_CASE_SLOW(neighbours_pud),
+	KUNIT_CASE_PARAM(hole_mapped_again, kind_gen_params),
+	KUNIT_CASE_PARAM(granule, kind_gen_params),
+	KUNIT_CASE(granule_refused),
 	KUNIT_CASE_PARAM(unmap_divided_word, kind_gen_params),
 	KUNIT_CASE_PARAM(detach_divided_word, kind_gen_params),
 	KUNIT_CASE_PARAM(contig_is_forgotten, kind_gen_params),

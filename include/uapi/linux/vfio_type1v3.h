@@ -44,13 +44,31 @@
  * - ENOTTY: the ioctl is not known
  */
 
-/*
- * VFIO_IOMMU_MAP_DMA: never use an IOMMU page larger than the smallest one for
- * this range.  Unmapping a part of a larger page takes its translation away
- * for a moment; a range of which parts are to be unmapped while a device uses
- * the rest is mapped with this flag.
+/**
+ * VFIO_DMA_MAP_GRANULE() - Bound the IOMMU pages of a mapping
+ * @order: 0 to VFIO_DMA_MAP_GRANULE_ORDER_MAX
+ *
+ * A field in the flags of VFIO_IOMMU_MAP_DMA and of a map in a batch.  The IOMMU
+ * pages of the range are at most 2^@order CPU pages large.  An unmap that begins
+ * and ends at multiples of that size, counted from IOVA 0, takes away no
+ * translation but those that it was asked for, at no time: a device can use the
+ * rest of the range meanwhile.  Without a granule, and between its multiples, an
+ * unmap of a part of a larger IOMMU page takes the page's whole translation away
+ * for a moment.
+ *
+ * The granule is kept when further groups are attached, when user addresses are
+ * updated, and when what has been unmapped is mapped again with it.  A size that
+ * no IOMMU has means the next smaller one.  EINVAL: @order is above the maximum;
+ * the granule is smaller than the smallest IOMMU page; there is a granule together
+ * with VFIO_DMA_MAP_FLAG_VADDR or on an unmap.
  */
-#define VFIO_DMA_MAP_FLAG_SMALL_PAGES	(1U << 31)
+#define VFIO_DMA_MAP_GRANULE(order)	((1U << 31) | ((__u32)(order) << 25))
+#define VFIO_DMA_MAP_GRANULE_MASK	(0x7fU << 25)
+#define VFIO_DMA_MAP_GRANULE_ORDER(flags)	(((flags) >> 25) & 0x3f)
+#define VFIO_DMA_MAP_GRANULE_ORDER_MAX	51
+
+/* The smallest granule: IOMMU pages of the size of the CPU's */
+#define VFIO_DMA_MAP_FLAG_SMALL_PAGES	VFIO_DMA_MAP_GRANULE(0)
 
 /**
  * VFIO_IOMMU_TYPE1V3_BATCH - _IO(VFIO_TYPE, VFIO_BASE + 50)
@@ -112,7 +130,7 @@
  *	that were unmapped; otherwise it is left alone
  * @vaddr: user memory; 0 for an unmap
  * @flags: VFIO_DMA_MAP_FLAG_READ and _WRITE, at least one of them, and
- *	%VFIO_DMA_MAP_FLAG_SMALL_PAGES for a map; %VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone
+ *	VFIO_DMA_MAP_GRANULE() for a map; %VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP alone
  *	for an unmap
  * @result: set on return, 0 or a negative errno, see %VFIO_IOMMU_TYPE1V3_BATCH
  */
@@ -201,6 +219,23 @@ struct vfio_iommu_type1v3_info_cap_dirty {
 #define VFIO_IOMMU_TYPE1V3_DIRTY_ALL		1
 #define VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE	2
 	__u32 __reserved;
+};
+
+/*
+ * VFIO_IOMMU_GET_INFO capability: VFIO_DMA_MAP_GRANULE() is accepted.
+ */
+#define VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE	0x5435
+
+/**
+ * struct vfio_iommu_type1v3_info_cap_granule - granules that a map can ask for
+ * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE, version 1
+ * @min_order: the smallest, that of the smallest IOMMU page
+ * @max_order: the largest
+ */
+struct vfio_iommu_type1v3_info_cap_granule {
+	struct vfio_info_cap_header header;
+	__u32 min_order;
+	__u32 max_order;
 };
 
 #endif /* _UAPI_LINUX_VFIO_TYPE1V3_H */
