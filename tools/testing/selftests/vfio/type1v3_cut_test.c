@@ -383,6 +383,39 @@ TEST_F(cut, then_attach)
 	nvme_close(&second);
 }
 
+/*
+ * Each of many mappings, side by side and of contiguous memory, is unmapped and
+ * mapped again: the IOMMU is told just that, and nothing about its neighbours.
+ */
+TEST_F_TIMEOUT(cut, neighbours, 900)
+{
+	const __u64 size = 2 * MIB, n = variant->size / size;
+	struct iommu_calls calls;
+	struct mem *m = &self->mem;
+	__u64 at;
+
+	for (__u64 i = 0; i < n; i++)
+		ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + i * size, m->va + i * size,
+				     size, RW));
+	ASSERT_EQ(0, iommu_trace(true));
+	for (__u64 i = 0; i < 6; i++) {
+		at = (n / 2 + i * 5) % n * size;
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, variant->size, &calls));
+		ASSERT_EQ(size, dma_unmap(&self->c, TEST_IOVA + at, size));
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, variant->size, &calls));
+		EXPECT_EQ(size, calls.unmapped);
+		EXPECT_EQ(0, calls.mapped);
+		ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + at, m->va + at, size, RW));
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, variant->size, &calls));
+		EXPECT_EQ(0, calls.unmapped);
+		EXPECT_EQ(size, calls.mapped);
+	}
+	EXPECT_EQ(variant->size, dma_unmap(&self->c, TEST_IOVA, variant->size));
+	ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, variant->size, &calls));
+	EXPECT_EQ(variant->size, calls.unmapped);
+	EXPECT_EQ(0, iommu_trace(false));
+}
+
 static atomic_bool stop;
 
 /* Take page 7 out and put it back, again and again. */

@@ -448,7 +448,7 @@ static __u32 some_access(struct world *w)
 	static const __u32 access[] = { RW, RW, RW, RO, WO };
 
 	return access[rnd(w, 5)] |
-	       (one_in(w, 5) ? VFIO_DMA_MAP_FLAG_SMALL_PAGES : 0);
+	       (one_in(w, 3) ? VFIO_DMA_MAP_GRANULE(rnd(w, 12)) : 0);
 }
 
 /*

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -256,6 +257,10 @@ int container_info(struct container *c, struct container_info *info)
 		case VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE:
 			info->has_own = true;
 			memcpy(&info->own, cap, sizeof(info->own));
+			break;
+		case VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE:
+			info->has_granule = true;
+			memcpy(&info->granule, cap, sizeof(info->granule));
 			break;
 		}
 	}
@@ -752,4 +757,68 @@ void slab_drain(bool all)
 		file_write(path, "1");
 	}
 	closedir(d);
+}
+
+#define IOMMU_TRACE	"/sys/kernel/tracing/instances/type1v3_iommu"
+
+/**
+ * iommu_trace() - Record what the IOMMU core is told to map and unmap
+ * @on: begin with an empty record, or end and forget it
+ *
+ * Return: 0 or a negative errno.
+ */
+int iommu_trace(bool on)
+{
+	int ret;
+
+	if (rmdir(IOMMU_TRACE) && errno != ENOENT)
+		return -errno;
+	if (!on)
+		return 0;
+	if (mkdir(IOMMU_TRACE, 0700))
+		return -errno;
+	ret = file_write(IOMMU_TRACE "/events/iommu/map/enable", "1");
+	return ret ?: file_write(IOMMU_TRACE "/events/iommu/unmap/enable", "1");
+}
+
+/**
+ * iommu_trace_read() - What has been recorded of a range, which is then forgotten
+ * @iova: first address
+ * @size: bytes
+ * @calls: set to what was mapped and unmapped of it, each call in full
+ *
+ * Return: 0; -ENOBUFS if there was more than there is room for; or another
+ * negative errno.
+ */
+int iommu_trace_read(__u64 iova, __u64 size, struct iommu_calls *calls)
+{
+	unsigned long long first, end;
+	const char *at, *unmap;
+	char line[512];
+	int ret = 0, fd;
+	FILE *f;
+
+	*calls = (struct iommu_calls){};
+	f = fopen(IOMMU_TRACE "/trace", "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f)) {
+		if (strstr(line, "LOST"))
+			ret = -ENOBUFS;
+		at = strstr(line, "IOMMU: iova=");
+		if (!at || sscanf(at, "IOMMU: iova=%llx - %llx", &first, &end) != 2 ||
+		    first >= iova + size || end <= iova)
+			continue;
+		unmap = strstr(at, "unmapped_size=");
+		if (unmap)
+			calls->unmapped += strtoull(unmap + 14, NULL, 10);
+		else
+			calls->mapped += end - first;
+	}
+	fclose(f);
+	fd = open(IOMMU_TRACE "/trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return ret;
 }

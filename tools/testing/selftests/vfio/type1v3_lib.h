@@ -56,11 +56,12 @@ struct container {
 struct container_info {
 	__u64 pgsizes;
 	__u32 flags;
-	bool has_avail, has_migration, has_own;
+	bool has_avail, has_migration, has_own, has_granule;
 	__u32 avail;
 	int nranges;			/* -1: no such capability */
 	struct vfio_iova_range range[16];
 	struct vfio_iommu_type1v3_info_cap_usage own;
+	struct vfio_iommu_type1v3_info_cap_granule granule;
 };
 
 bool is_v3(unsigned long type);
@@ -115,6 +116,15 @@ int file_write(const char *path, const char *value);
 int pci_write(const char *bdf, const char *attr, const char *value);
 int pci_rescan_bind(const char *bdf);
 int module_param(const char *module, const char *name, const char *value);
+
+/* What the IOMMU has been told of a range since the last look, in bytes */
+struct iommu_calls {
+	__u64 mapped;
+	__u64 unmapped;
+};
+
+int iommu_trace(bool on);
+int iommu_trace_read(__u64 iova, __u64 size, struct iommu_calls *calls);
 
 #define NVME_MAX_PAGES	128	/* of one transfer */
 

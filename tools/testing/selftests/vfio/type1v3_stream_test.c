@@ -40,6 +40,10 @@ FIXTURE(stream) {
 	int error;
 	unsigned long done;	/* commands */
 	unsigned long window;	/* pages that are written to */
+	__u8 *va;		/* of the window, where each write is looked at */
+	unsigned long granule;	/* pages that come and go together */
+	bool *away;		/* of each granule */
+	unsigned long lost;	/* pages whose writes have not arrived */
 	struct grave grave[GRAVES];
 	__u64 rng;
 };
@@ -60,6 +64,43 @@ static void *stream_thread(void *arg)
 		__atomic_fetch_add(&self->done, 1, __ATOMIC_RELAXED);
 	}
 	self->error = self->error ?: nvme_stream_end(&self->nvme);
+	return NULL;
+}
+
+/*
+ * As stream_thread(), but each write is to arrive: in pages that stay, between
+ * those that come and go.
+ */
+static void *arrive_thread(void *arg)
+{
+	enum { N = 32 };
+	struct _test_data_stream *self = arg;
+	static __u8 data[N * PAGE];
+	unsigned long page[N], i;
+	__u64 rng = 7, iova[N];
+
+	while (!__atomic_load_n(&self->stop, __ATOMIC_ACQUIRE) && !self->error) {
+		pattern_fill(data, sizeof(data), prng(&rng));
+		for (i = 0; i < N; i++) {
+			do {
+				page[i] = prng(&rng) % self->window;
+			} while (__atomic_load_n(&self->away[page[i] / self->granule],
+						 __ATOMIC_ACQUIRE));
+			iova[i] = IOVA(page[i]);
+		}
+		self->error = nvme_dma_write(&self->nvme, iova, N, data);
+		/* A page that was chosen twice has what was written last. */
+		for (i = 0; i < N && !self->error; i++) {
+			bool again = false;
+
+			for (unsigned long k = i + 1; k < N; k++)
+				again |= page[k] == page[i];
+			if (!again && memcmp(self->va + page[i] * PAGE,
+					     data + i * PAGE, PAGE))
+				self->lost++;
+		}
+		__atomic_fetch_add(&self->done, 1, __ATOMIC_RELEASE);
+	}
 	return NULL;
 }
 
@@ -276,6 +317,79 @@ TEST_F_TIMEOUT(stream, cut, 3600)
 	}
 	stream_stop(self);
 	TH_LOG("%lu rounds, %lu commands", rounds, self->done);
+}
+
+/*
+ * Multiples of the granule come and go in a range that was one superpage, while
+ * the device writes to all that stays: each write arrives, and the IOMMU is told
+ * nothing but what it was asked for.
+ */
+static void granule(struct __test_metadata *_metadata, struct _test_data_stream *self,
+		    struct mem *m, unsigned int order, unsigned long max)
+{
+	const __u32 flags = RW | VFIO_DMA_MAP_GRANULE(order);
+	const unsigned long granule = 1UL << order, nr = m->size / PAGE / granule;
+	unsigned long first, n, rounds;
+	time_t start = time(NULL);
+	struct iommu_calls calls;
+	__u64 iova, size;
+
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, m->size, flags));
+	self->va = m->va;
+	self->window = m->size / PAGE;
+	self->granule = granule;
+	self->away = calloc(nr, sizeof(*self->away));
+	ASSERT_NE(NULL, self->away);
+	self->stop = false;
+	self->lost = 0;
+	ASSERT_EQ(0, iommu_trace(true));
+	ASSERT_EQ(0, pthread_create(&self->thread, NULL, arrive_thread, self));
+	self->running = true;
+	for (rounds = 0; rounds < 30 || time_left(start); rounds++) {
+		n = 1 + prng(&self->rng) % max;
+		first = prng(&self->rng) % (nr - n + 1);
+		iova = IOVA(first * granule);
+		size = n * granule * PAGE;
+		for (unsigned long i = 0; i < n; i++)
+			__atomic_store_n(&self->away[first + i], true, __ATOMIC_RELEASE);
+		/* what is under way may have been sent there, the next is not */
+		ASSERT_TRUE(wait_commands(self, 2));
+
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, m->size, &calls));
+		ASSERT_EQ(size, dma_unmap(&self->c, iova, size));
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, m->size, &calls));
+		ASSERT_EQ(size, calls.unmapped);
+		ASSERT_EQ(0, calls.mapped);
+		ASSERT_EQ(0, dma_map(&self->c, iova, m->va + (iova - TEST_IOVA), size, flags));
+		ASSERT_EQ(0, iommu_trace_read(TEST_IOVA, m->size, &calls));
+		ASSERT_EQ(size, calls.mapped);
+		ASSERT_EQ(0, calls.unmapped);
+		for (unsigned long i = 0; i < n; i++)
+			__atomic_store_n(&self->away[first + i], false, __ATOMIC_RELEASE);
+	}
+	stream_stop(self);
+	EXPECT_EQ(0, self->lost);
+	EXPECT_EQ(0, iommu_trace(false));
+	EXPECT_EQ(m->size, dma_unmap(&self->c, TEST_IOVA, m->size));
+	free(self->away);
+	TH_LOG("order %u: %lu rounds, %lu commands", order, rounds, self->done);
+}
+
+TEST_F_TIMEOUT(stream, granule, 3600)
+{
+	struct mem m;
+
+	if (!need_mem(_metadata, &m, MEM_1G, GIB))
+		return;
+	if (!is_v3(variant->type)) {
+		EXPECT_EQ(-EINVAL, dma_map(&self->c, TEST_IOVA, m.va, m.size,
+					   RW | VFIO_DMA_MAP_GRANULE(9)));
+		mem_free(&m);
+		return;
+	}
+	granule(_metadata, self, &m, 9, 4);
+	granule(_metadata, self, &m, 0, 64);
+	mem_free(&m);
 }
 
 TEST_HARNESS_MAIN

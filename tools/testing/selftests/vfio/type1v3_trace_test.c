@@ -229,7 +229,7 @@ TEST_F(eyes, events_of_maps)
 	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(2), self->mem.va, PAGE,
 				   RO | VFIO_DMA_MAP_FLAG_SMALL_PAGES));
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x1000 vaddr=%#lx flags=%s ret=%d",
-		      id, IOVA(2), va, "READ|SMALL_PAGES", -EEXIST);
+		      id, IOVA(2), va, "READ|GRANULE", -EEXIST);
 	EXPECT_TRACED("type1v3_error: id=%d call=map_dma ret=%d", id, -EEXIST);
 
 	/* refused before it could be a map */

@@ -114,6 +114,11 @@ TEST_F(uapi, set_iommu)
 
 	ASSERT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(is_v3(variant->type), info.has_own);
+	EXPECT_EQ(is_v3(variant->type), info.has_granule);
+	if (info.has_granule) {
+		EXPECT_EQ(0, info.granule.min_order);
+		EXPECT_EQ(VFIO_DMA_MAP_GRANULE_ORDER_MAX, info.granule.max_order);
+	}
 	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_SET_IOMMU, variant->type));
 	EXPECT_EQ(EINVAL, errno);
 
@@ -316,7 +321,15 @@ TEST_F(uapi, bad_map)
 		{ "argsz short by one", -EINVAL, good - 1, RW, iova, va, PAGE },
 		{ "no access at all", -EINVAL, good, 0, iova, va, PAGE },
 		{ "unknown flag", -EINVAL, good, RW | 8, iova, va, PAGE },
-		{ "unknown flag", -EINVAL, good, RW | 1 << 30, iova, va, PAGE },
+		{ "unknown flag", -EINVAL, good, RW | 1 << 24, iova, va, PAGE },
+		{ "the order of a granule, but no granule", -EINVAL, good, RW | 1 << 30, iova, va,
+		  PAGE },
+		{ "a granule that does not exist", -EINVAL, good,
+		  RW | VFIO_DMA_MAP_GRANULE(VFIO_DMA_MAP_GRANULE_ORDER_MAX + 1), iova, va, PAGE },
+		{ "a granule that does not exist", -EINVAL, good, RW | VFIO_DMA_MAP_GRANULE(63),
+		  iova, va, PAGE },
+		{ "vaddr flag and a granule", -EINVAL, good,
+		  VFIO_DMA_MAP_FLAG_VADDR | VFIO_DMA_MAP_GRANULE(9), iova, va, PAGE },
 		{ "every flag", -EINVAL, good, -1, iova, va, PAGE },
 		{ "vaddr flag and access", -EINVAL, good,
 		  RW | VFIO_DMA_MAP_FLAG_VADDR, iova, va, PAGE },
