@@ -39,6 +39,24 @@ slowly() {
 	return $rc
 }
 
+# Puts the QEMU of $TYPE1V3_QEMU in front of $PATH. Sets $qemu_dir to where it is,
+# to nothing for the distribution's.
+use_qemu() {
+	local version
+
+	qemu_dir=
+	[ -n "${TYPE1V3_QEMU:-}" ] || return 0
+	version=$(command -v qemu-system-x86_64 || true)
+	if [ "${version%/*}" = "$CACHE/qemu-$TYPE1V3_QEMU/bin" ]; then
+		qemu_dir=${version%/*}
+		return
+	fi
+	version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n '1s/^QEMU emulator version \([0-9]*\.[0-9]*\).*/\1/p')
+	[ "$version" != "$TYPE1V3_QEMU" ] || return 0
+	qemu_dir=$("$TOP/scripts/fetch.sh" "qemu-$TYPE1V3_QEMU") || die "there is no QEMU $TYPE1V3_QEMU"
+	PATH=$qemu_dir:$PATH
+}
+
 # kunit_config m|y: options of a kernel with everything of ours, tests included
 kunit_config() {
 	sed -E "s/^(CONFIG_(KUNIT|VFIO|VFIO_IOMMU_TYPE1V3|.*_KUNIT_TEST))=y/\1=$1/" \

@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# fetch.sh stock|source|busybox
+# fetch.sh stock|source|busybox|qemu-10.0|qemu-11.1
 #
 # Puts into the cache what the tests boot and build, and prints where it is.
 # Everything comes as a Debian package through apt, and nothing is installed:
 #   stock    the distribution's 6.12 kernel: image, modules and headers
 #   source   the newest linux-source-7.x, unpacked
 #   busybox  a static busybox
+#   qemu-*   a directory for $PATH with a QEMU newer than the distribution's
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -18,8 +19,8 @@ isolated=(-o Dir::State="$apt_state/state" -o Dir::State::status="$apt_state/sta
 	  -o Dir::Cache="$apt_state/cache" -o Dir::Etc::sourcelist="$apt_state/sources.list"
 	  -o Dir::Etc::sourceparts=- -o APT::Sandbox::User=root -o Acquire::Languages=none)
 
-isolated_update() {
-	local uri suite=trixie-backports
+isolated_update() { # SUITE...
+	local uri suite
 	local key=/usr/share/keyrings/debian-archive-keyring.gpg
 
 	# shellcheck disable=SC2016  # the format is for apt-get to expand
@@ -29,8 +30,8 @@ isolated_update() {
 	[ -n "$uri" ] || die "apt knows no Debian archive: run 'apt-get update' first"
 	mkdir -p "$apt_state"/{state/lists/partial,cache/archives/partial}
 	: >"$apt_state/status"
-	echo "deb [signed-by=$key] $uri $suite main" >"$apt_state/sources.list"
-	say "reading the package list of $suite (kept in the cache)"
+	for suite; do echo "deb [signed-by=$key] $uri $suite main"; done >"$apt_state/sources.list"
+	say "reading the package lists of $* (kept in the cache)"
 	apt-get "${isolated[@]}" -qq update >&2
 }
 
@@ -87,7 +88,7 @@ fetch_source() {
 		dir=$(find "$CACHE" -maxdepth 1 -name 'linux-7.*' | sort -V | tail -n 1)
 		[ -z "$dir" ] || { echo "$dir"; return; }
 	fi
-	isolated_update
+	isolated_update trixie-backports
 	package=$(apt-cache "${isolated[@]}" search -n '^linux-source-7\.[0-9]+$' |
 		  cut -d ' ' -f 1 | sort -V | tail -n 1)
 	[ -n "$package" ] || die "no linux-source-7.x found"
@@ -120,7 +121,41 @@ fetch_busybox() {
 	echo "$CACHE/busybox"
 }
 
+# With all that it depends on, the C library too: it runs by that one's loader.
+fetch_qemu() { # VERSION SUITE...
+	local dir=$CACHE/qemu-$1 tmp=$CACHE/tmp.qemu-$1 version deb
+
+	if [ ! -d "$dir" ]; then
+		isolated_update "${@:2}"
+		rm -rf "$tmp"
+		mkdir -p "$tmp/root/bin" "$tmp/debs/partial"
+		version=$(apt-cache "${isolated[@]}" madison qemu-system-x86 |
+			  sed -n "s/^[^|]*| *\([^ |]*:$1[^ |]*\) .*/\1/p" | head -n 1)
+		[ -n "$version" ] || die "${*:2} have no QEMU $1"
+		say "downloading QEMU $version and what it depends on"
+		apt-get "${isolated[@]}" -o Dir::Cache::archives="$tmp/debs" -qq -y --download-only \
+			--no-install-recommends install "qemu-system-x86=$version" ${3:+-t "$3"} >&2
+		for deb in "$tmp"/debs/*.deb; do dpkg-deb -x "$deb" "$tmp/root"; done
+		cat >"$tmp/root/bin/qemu-system-x86_64" <<-'END'
+			#!/bin/sh
+			root=$(dirname "$(dirname "$(readlink -f "$0")")")
+			lib=$root/usr/lib/x86_64-linux-gnu
+			export QEMU_MODULE_DIR="$lib/qemu"
+			exec "$lib/ld-linux-x86-64.so.2" --library-path "$lib:$lib/pulseaudio" \
+				"$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" \
+				-L "$root/usr/share/seabios" "$@"
+		END
+		chmod +x "$tmp/root/bin/qemu-system-x86_64"
+		rm -rf "$tmp/root"/usr/share/{doc,man,locale}
+		mv "$tmp/root" "$dir"
+		rm -rf "$tmp"
+	fi
+	echo "$dir/bin"
+}
+
 case ${1:-} in
+qemu-10.0) with_lock fetch-source fetch_qemu 10.0 trixie ;;
+qemu-11.1) with_lock fetch-source fetch_qemu 11.1 trixie trixie-backports ;;
 stock | source | busybox) with_lock "fetch-$1" "fetch_$1" ;;
-*) die "usage: $0 stock|source|busybox" ;;
+*) die "usage: $0 stock|source|busybox|qemu-10.0|qemu-11.1" ;;
 esac

@@ -58,8 +58,7 @@ build() {
 }
 with_lock bench build >&2
 
-# Without fast string instructions, of which each byte would count as one. And with
-# the same random numbers in each run, for addresses and for free lists.
+# With the same random numbers in each run, for addresses and for free lists.
 boot() { # MIB SECONDS OPTIONS... -- BENCH-ARGS...
 	local mib=$1 seconds=$2 options=()
 
@@ -67,7 +66,7 @@ boot() { # MIB SECONDS OPTIONS... -- BENCH-ARGS...
 	while [ "$1" != -- ]; do options+=("$1"); shift; done
 	shift
 	"$VM/boot.sh" "${as_is[@]}" -k lean -m "$mib" -t "$seconds" -q "-icount shift=0,sleep=off" \
-		-q "-cpu max,la57=off,erms=off" -q "-device edu" -q "-seed 1" -p norandmaps \
+		-q "-device edu" -q "-seed 1" -p norandmaps \
 		"${options[@]}" "$VM/bench-guest.sh" "$bin/type1v3_bench" "$@"
 }
 

@@ -35,6 +35,7 @@ esac
 work=$(mktemp -d "$CACHE/clients.XXXXXX")
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 
+use_qemu
 "$VM/kernel.sh" stock >/dev/null
 make_inner "$work"
 for kind in static viommu; do

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# demo-outer.sh DIR BYTES FROM TO COUNT BACKEND=PCI-ADDRESS...
+# demo-outer.sh DIR HELD BYTES FROM TO COUNT BACKEND=PCI-ADDRESS...
 #
 # The demo, inside the outer VM. The distribution's QEMU goes on with the inner
 # guest of DIR. Then, for each BACKEND (type1v2 or type1v3), with that VFIO
@@ -13,9 +13,11 @@ set -euo pipefail
 . "$(dirname "$0")/nested.sh"
 
 dir=$1
-job="$2 $3 $4 $5"
-shift 5
+held=$2
+job="$3 $4 $5 $6"
+shift 6
 cgroup=/sys/fs/cgroup/demo
+full_speed=1000000000000
 tracing=/sys/kernel/tracing
 ioctls=$tracing/events/syscalls/sys_enter_ioctl
 map_cmd=$((0x3b71)) unmap_cmd=$((0x3b72))	# VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA
@@ -58,7 +60,6 @@ sample() {
 	locked_pages
 	echo "demo-sample pages=$pages slab=$bytes" >$tracing/trace_marker
 	in_use
-	[ "$pages" -le "$sampled" ] || sampled=$pages
 	echo 0 >$cgroup/cgroup.freeze
 }
 
@@ -83,14 +84,37 @@ stop_trace() {
 
 ioctls_of() { awk -v cmd="$1" '$3 == cmd { print $NF }' "$fn/hist"; }
 
-between() {
-	if [ -n "${sampling:-}" ] && [ "$pages" -gt $((sampled + sampled / 16)) ]; then
-		sample
-	fi
+# A command for the monitor of the machine that this is
+outer() { # COMMAND [ARGUMENTS]
+	local line=
+
+	echo "{ 'execute': '$1', 'arguments': { ${2:-} } }" >&"$outer"
+	until [[ $line == *'"return"'* ]]; do
+		IFS= read -r -t 60 -u "$outer" line || fail "no answer to $1"
+		[[ $line != *'"error"'* ]] || fail "the machine: $line"
+	done
 }
 
-# From the trace: the most pages mapped at once, and, where most were mapped of
-# the samples, the slab bytes that came with them since the first sample.
+# At one byte a second the first read is done at once, and each one after it waits
+# for as many seconds as the first had bytes.
+read_speed() { # BYTES: a second
+	outer block_set_io_throttle "'device': '$backend', 'bps': 0, 'bps_rd': $1, 'bps_wr': 0,
+		'iops': 0, 'iops_rd': 0, 'iops_wr': 0"
+}
+
+# Until so many pages are locked, which are all that the held reads map.
+plateau() { # PAGES
+	local end=$((SECONDS + 300))
+
+	until locked_pages; [ "$pages" = "$1" ]; do
+		hear
+		[ $SECONDS -lt $end ] || fail "$pages pages are locked while the disk is held, not $1"
+		pause 0.1
+	done
+}
+
+# From the trace: the most pages mapped at once, and what was mapped at the second
+# sample more than at the first, with the slab bytes that came with it.
 evaluate() {
 	local maps unmaps
 
@@ -111,19 +135,18 @@ evaluate() {
 		}
 		/demo-sample/ {
 			sub(/.* slab=/, "")
-			pages = bytes / 4096
 			if (!n++) {
-				first = pages
+				first = bytes
 				before = $1
-			} else if (pages - first > most) {
-				most = pages - first
+			} else {
+				more = bytes - first
 				slab = $1 - before
 			}
 		}
 		END {
 			print "result", backend, "peak", peak / 4096
 			print "result", backend, "left", bytes / 4096
-			print "result", backend, "sampled", most + 0
+			print "result", backend, "sampled", more / 4096
 			print "result", backend, "slab", slab + 0
 		}' $tracing/trace
 	[ -z "$recorder" ] || sed -nE "s/.* ([0-9.]+): (map|unmap): .*iova=0x0*([0-9a-f]+) .*size=([0-9]+)\$/$backend \1 \2 \3 \4/p" \
@@ -132,7 +155,6 @@ evaluate() {
 
 pass() { # ADDRESS BACKEND
 	use_backend "$2"
-	sampled=0
 	start_trace
 	note "$backend: plugging the NVMe disk at $1 into the inner guest"
 	monitor device_add "'driver': 'vfio-pci', 'host': '$1', 'id': '$backend', 'bus': 'bay'"
@@ -140,13 +162,22 @@ pass() { # ADDRESS BACKEND
 	wait_for 120 "ready $backend"
 	[ "$answer" = DMA ] || fail "the inner guest maps '$answer', not strictly"
 	in_use
+	# what is made once only, at the first use, is there when the disk is idle
+	order "touch $backend $((held * 4096))"
+	wait_for 120 "touched $backend"
 	sample
-
-	sampling=1
+	read_speed 1
+	order "touch $backend 4096"
+	wait_for 60 "touched $backend"
+	locked_pages
 	order "run $backend $job"
+	wait_for 60 reading
+	plateau $((pages + held))
+	note "$backend: the disk is held: $pages pages locked"
+	sample
+	read_speed $full_speed
 	wait_for 300 checksum
 	result checksum "${answer%% *}"
-	sampling=
 	wait_for 120 written
 	in_use
 	order "unplug $backend"
@@ -166,6 +197,10 @@ recorder=
 for item in /sys/class/virtio-ports/*; do
 	[ "$(cat "$item/name")" != trace ] || recorder=/dev/${item##*/}
 done
+for item in /sys/class/virtio-ports/*; do
+	[ "$(cat "$item/name")" != monitor ] || exec {outer}<>"/dev/${item##*/}"
+done
+outer qmp_capabilities
 note "outer VM: $(uname -r); $(qemu-system-x86_64 --version | head -n 1)"
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 mkdir "$cgroup"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # The guest's process 1 after the initramfs. boot.sh puts settings in front:
-# vm_modules, vm_busybox, vm_cwd, vm_kernel, vm_iommu and the array vm_command.
+# vm_modules, vm_busybox, vm_cwd, vm_kernel, vm_iommu, vm_qemu and the array
+# vm_command.
 
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=${vm_qemu:+$vm_qemu:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 TERM=dumb
 
 mkdir -p /dev/pts /dev/shm

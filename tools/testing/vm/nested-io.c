@@ -25,10 +25,10 @@
 #define PAGE_BYTES	4096UL
 #define BUFFER_BYTES	(16UL << 20)
 
-static char *scattered_buffer(const char *node)
+static char *scattered_buffer(size_t bytes, const char *node)
 {
 	unsigned long nodes = node ? 1UL << atoi(node) : 0;
-	size_t npages = BUFFER_BYTES / PAGE_BYTES, i;
+	size_t npages = bytes / PAGE_BYTES, i;
 	char *buffer;
 
 	buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE,
@@ -76,7 +76,8 @@ int main(int argc, char **argv)
 	fd = open(argv[2], (copy ? O_RDWR : O_RDONLY) | (S_ISBLK(st.st_mode) ? O_DIRECT : 0));
 	if (fd < 0)
 		err(1, "%s", argv[2]);
-	buffer = scattered_buffer(argc > 5 + copy ? argv[5 + copy] : NULL);
+	buffer = scattered_buffer(bytes < BUFFER_BYTES ? bytes : BUFFER_BYTES,
+				  argc > 5 + copy ? argv[5 + copy] : NULL);
 
 	for (; bytes; bytes -= chunk, from += chunk, to += chunk) {
 		chunk = bytes < BUFFER_BYTES ? bytes : BUFFER_BYTES;
