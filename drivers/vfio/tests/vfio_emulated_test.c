@@ -140,6 +140,17 @@ static unsigned long vfio_emulated_test_release(struct vfio_emulated_test *test,
 	}
 }
 
+/* Setting another delay ends one that is under way. */
+static void vfio_emulated_test_delay(struct vfio_emulated_test *test,
+				     unsigned int delay_ms)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(delay_ms);
+
+	while (time_before(jiffies, end) &&
+	       READ_ONCE(test->state.delay_ms) == delay_ms)
+		msleep(1);
+}
+
 static void vfio_emulated_test_dma_unmap(struct vfio_device *vdev, u64 iova,
 					 u64 size)
 {
@@ -160,7 +171,7 @@ static void vfio_emulated_test_dma_unmap(struct vfio_device *vdev, u64 iova,
 
 	if (ignore)
 		return;
-	msleep(delay_ms);
+	vfio_emulated_test_delay(test, delay_ms);
 	/* What a call has pinned just now, it must have time to remember. */
 	if (!vfio_emulated_test_release(test, iova >> PAGE_SHIFT,
 					(iova + size - 1) >> PAGE_SHIFT))
@@ -373,7 +384,7 @@ static long vfio_emulated_test_state(struct vfio_emulated_test *test,
 	mutex_lock(&test->lock);
 	if (state.set) {
 		test->state.ignore = state.ignore;
-		test->state.delay_ms = state.delay_ms;
+		WRITE_ONCE(test->state.delay_ms, state.delay_ms);
 	}
 	state = test->state;
 	mutex_unlock(&test->lock);

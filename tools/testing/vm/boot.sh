@@ -107,7 +107,7 @@ fi
 # Without multi-threaded TCG, which stalls now and then. Long time-outs inside,
 # because nobody knows what else this machine is doing; ours is outside.
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
-boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 printk.devkmsg=on"
 case $kernel in
 debug) boot_params+=" panic_on_warn=1 iommu.debug_pagealloc=1 page_owner=on page_poison=1"
 	boot_params+=" kmemleak=on" ;;&

@@ -55,7 +55,7 @@ done
 
 echo "TAP version 13"
 echo "1..$(($# + 1))"
-"$VM/boot.sh" -k stock -n -t 2400 -p mitigations=off "${disks[@]}" "$VM/clients-outer.sh" "$work" \
+"$VM/boot.sh" -k stock -n -t 14400 -p mitigations=off "${disks[@]}" "$VM/clients-outer.sh" "$work" \
 	"$job" "$(sum_of "$work" "$work/data")" "$(sum_of "$work" "$work/data.expected")" \
 	"${addresses[@]}" "$@" | tee "$work/output"
 

@@ -104,7 +104,7 @@ read_speed() { # BYTES: a second
 
 # Until so many pages are locked, which are all that the held reads map.
 plateau() { # PAGES
-	local end=$((SECONDS + 300))
+	local end=$((SECONDS + patience * 60))
 
 	until locked_pages; [ "$pages" = "$1" ]; do
 		hear

@@ -70,7 +70,7 @@ fi
 
 say "booting the outer VM"
 set +e
-"$VM/boot.sh" -k stock -n -t 900 -p mitigations=off "${disks[@]}" "$VM/demo-outer.sh" "$work" \
+"$VM/boot.sh" -k stock -n -t 7200 -p mitigations=off "${disks[@]}" "$VM/demo-outer.sh" "$work" \
 	"$held_pages" "$disk_bytes" "$copy_from" "$copy_to" "$copy_bytes" "${arguments[@]}" |
 	tee "$work/output" | grep --line-buffered -v '^result '
 status=${PIPESTATUS[0]}

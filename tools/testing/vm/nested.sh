@@ -171,11 +171,15 @@ hear() { # what QEMU has to say, into $heard
 	kill -0 "$qemu_pid" 2>/dev/null || fail "QEMU ended"
 }
 
+# Limits of waiting are what an idle machine needs and some: a busy one may take so
+# many times as long. They end what hangs, and decide nothing else.
+patience=20
+
 await() { # SECONDS REGEX: until QEMU says it
-	local end=$((SECONDS + $1))
+	local end=$((SECONDS + patience * $1))
 
 	until [[ $heard =~ $2 ]]; do
-		[ $SECONDS -lt $end ] || fail "QEMU did not say '$2' in $1 s"
+		[ $SECONDS -lt $end ] || fail "QEMU did not say '$2' in $((patience * $1)) s"
 		pause 0.1
 		hear
 	done
@@ -185,7 +189,7 @@ await() { # SECONDS REGEX: until QEMU says it
 between() { :; }	# called now and then while the inner guest works
 
 wait_for() { # SECONDS MESSAGE: until the inner guest says it; $answer is the rest
-	local end=$((SECONDS + $1)) life=$((SECONDS + 10)) part line='' pages
+	local end=$((SECONDS + patience * $1)) life=$((SECONDS + 10)) part line='' pages
 
 	while [ $SECONDS -lt $end ]; do
 		while IFS= read -r -u 5 part || { line+=$part; false; }; do
@@ -211,7 +215,7 @@ wait_for() { # SECONDS MESSAGE: until the inner guest says it; $answer is the re
 		fi
 		pause 0.1
 	done
-	fail "the inner guest did not say '$2' in $1 s"
+	fail "the inner guest did not say '$2' in $((patience * $1)) s"
 }
 
 # --- which backend, in the outer VM ------------------------------------------
@@ -269,7 +273,7 @@ in_use() {
 given_back() { # until QEMU has let go of the container
 	local tries
 
-	for ((tries = 0; tries < 600; tries++)); do
+	for ((tries = 0; tries < 600 * patience; tries++)); do
 		refcount "$module"
 		[ "$users" != 0 ] || return 0
 		pause 0.1

@@ -44,4 +44,4 @@ truncate -s 64M "$disks"/{0,1}
 	-q "-device pxb-pcie,id=bypass,bus_nr=128,bypass_iommu=on" \
 	-q "-device pcie-root-port,id=bare,bus=bypass,chassis=9 -device edu,bus=bare" \
 	"${options[@]}" env TYPE1V3_BINDIR="$bin" TYPE1V3_SECONDS="${TYPE1V3_SECONDS:-5}" \
-	TYPE1V3_MANY="${TYPE1V3_MANY:-16384}" "$dir/run_type1v3_tests.sh" "$@"
+	TYPE1V3_SEED="${TYPE1V3_SEED:-1}" TYPE1V3_MANY="${TYPE1V3_MANY:-16384}" "$dir/run_type1v3_tests.sh" "$@"

@@ -392,26 +392,21 @@ static bool set_panic_on_warn(bool on)
 }
 
 static bool panicked_on_warn;
+static const char *expected;
 
 /**
  * expect_warning() - Tell the kernel and who reads its log of a warning to come
- * @regex: what the message is like
+ * @regex: what the message is like; no other warning's fits it
  *
- * Only one at a time. It lasts until expect_no_warning().
+ * Only one at a time, and it must come before expect_no_warning(), even if it
+ * is one that the kernel gives once only.
  */
 void expect_warning(const char *regex)
 {
-	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-	char line[512];
-
 	panicked_on_warn = set_panic_on_warn(false);
-	if (fd < 0)
-		return;
-	/* one write is one record; dprintf() does not like that file */
-	snprintf(line, sizeof(line), "vm-expect: %s\n", regex);
-	if (write(fd, line, strlen(line)) < 0)
-		perror("/dev/kmsg");
-	close(fd);
+	file_write("/sys/kernel/debug/clear_warn_once", "1");
+	expected = regex;
+	kernel_log("vm-expect", expected);
 }
 
 /**
@@ -419,5 +414,6 @@ void expect_warning(const char *regex)
  */
 void expect_no_warning(void)
 {
+	kernel_log("vm-end", expected);
 	set_panic_on_warn(panicked_on_warn);
 }

@@ -29,6 +29,9 @@ int emulated_unpin(int fd, __u64 iova, __u32 npages);
 int emulated_rw(int fd, __u64 iova, void *data, size_t size, __u32 flags);
 int emulated_access(int fd, __u64 iova, void *data, size_t size, __u32 flags);
 int emulated_background(int fd, __u32 cmd, __u64 iova, __u32 npages);
+/* A delay that lasts until another is set; it ends so that a test that fails does. */
+#define EMULATED_HOLD	900000
+
 int emulated_set(int fd, __u32 ignore, __u32 delay_ms);
 struct vfio_emulated_test_state emulated_state(int fd);
 

@@ -77,14 +77,6 @@ static __u64 peek(int dev, __u64 iova)
 	return word;
 }
 
-static long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static __u64 word_of(const void *va)
 {
 	return __atomic_load_n((const __u64 *)va, __ATOMIC_RELAXED);
@@ -104,7 +96,7 @@ static int count_log(const char *text)
 		if (len < 0)
 			continue;
 		line[len] = '\0';
-		n += strstr(line, text) && !strstr(line, "vm-expect");
+		n += strstr(line, text) && !strstr(line, ";vm-");
 	}
 	close(fd);
 	return n;
@@ -521,7 +513,7 @@ static void *unmap_thread(void *arg)
 
 static void wait_notified(int dev, __u64 n)
 {
-	for (int i = 0; i < 5000 && emulated_state(dev).notified < n; i++)
+	for (int i = 0; i < 300000 && emulated_state(dev).notified < n; i++)
 		usleep(1000);
 }
 
@@ -530,17 +522,15 @@ TEST_F(emulated, pin_while_unmapping)
 {
 	struct unmap_call call = { &self->c, IOVA(0), 100 * PAGE };
 	pthread_t thread;
-	long start;
 	int ret;
 
 	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 100 * PAGE, RW));
 	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(50), 1, PIN_RW, NULL));
-	ASSERT_EQ(0, emulated_set(self->dev, 0, 300));
+	ASSERT_EQ(0, emulated_set(self->dev, 0, EMULATED_HOLD));
 
-	start = now_ms();
 	ASSERT_EQ(0, pthread_create(&thread, NULL, unmap_thread, &call));
 	wait_notified(self->dev, 1);
-	EXPECT_FALSE(call.done);
+	EXPECT_EQ(1, emulated_state(self->dev).notified);
 	/* still pinned, still readable by the device */
 	EXPECT_EQ(word_of(self->mem.va + 50 * PAGE), peek(self->dev, IOVA(50)));
 	ret = emulated_pin(self->dev, IOVA(51), 1, PIN_RW, NULL);
@@ -550,8 +540,9 @@ TEST_F(emulated, pin_while_unmapping)
 	emulated_pin(self->dev, IOVA(99), 1, PIN_RW, NULL);
 	/* it counts as mapped until it is not */
 	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(60), self->mem.va, PAGE, RW));
+	EXPECT_FALSE(call.done);
+	ASSERT_EQ(0, emulated_set(self->dev, 0, 0));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
-	EXPECT_LE(290, now_ms() - start);
 	EXPECT_EQ(100 * PAGE, call.ret);
 	EXPECT_EQ(0, emulated_state(self->dev).pinned);
 	EXPECT_PAGES(0, 0);
@@ -746,7 +737,8 @@ TEST_F(emulated, unpin_not_pinned)
 {
 	const char *text = "unpin of a page that is not pinned";
 
-	expect_warning("WARNING: .*vfio_iommu_type1|Modules linked in");
+	expect_warning(is_v3(variant->type) ? text :
+		       "WARNING: .*vfio_iommu_type1_unpin_pages\\+0x");
 
 	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
 	ASSERT_EQ(2, emulated_pin(self->dev, IOVA(4), 2, PIN_RW, NULL));
@@ -1084,6 +1076,7 @@ static void *part_thread(void *arg)
 	while (!emulated_state(call->dev).notified)
 		usleep(1000);
 	call->ret = dma_unmap(&call->c, IOVA(101), PAGE);
+	emulated_set(call->dev, 0, 0);
 	return NULL;
 }
 
@@ -1102,7 +1095,7 @@ TEST(batch_unmap_in_part)
 	ASSERT_EQ(0, mem_alloc(&mem, MEM_4K, 2 * PAGE));
 	ASSERT_EQ(0, dma_map(&other.c, IOVA(100), mem.va, 2 * PAGE, RW));
 	ASSERT_EQ(1, emulated_pin(other.dev, IOVA(100), 1, PIN_RW, NULL));
-	ASSERT_EQ(0, emulated_set(other.dev, 0, 500));
+	ASSERT_EQ(0, emulated_set(other.dev, 0, EMULATED_HOLD));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, part_thread, &other));
 	EXPECT_EQ(0, dma_batch(&other.c, 0, 2, e));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
@@ -1145,7 +1138,7 @@ TEST_F(stubborn, driver_keeps_pins)
 {
 	long locked = locked_pages(), pinned = pinned_pages();
 
-	expect_warning("WARNING: .*vfio_iommu_type1v3|Modules linked in");
+	expect_warning("a driver keeps pages that are unmapped");
 	ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va, 16 * PAGE, RW));
 	ASSERT_EQ(1, emulated_pin(self->dev, IOVA(3), 1, PIN_RW, NULL));
 	ASSERT_EQ(0, emulated_set(self->dev, IGNORE_ALL, 0));

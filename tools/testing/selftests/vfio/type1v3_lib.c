@@ -641,6 +641,60 @@ int drop_ipc_lock(void)
 }
 
 /**
+ * task_is_in() - Has a function of the kernel called what a task waits for?
+ * @tid: process or thread
+ * @function: a part of its name
+ *
+ * Return: false, too, while it runs, and where the kernel does not tell.
+ */
+bool task_is_in(int tid, const char *function)
+{
+	char path[64], stack[4096] = "";
+	ssize_t len = -1;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stack", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		len = read(fd, stack, sizeof(stack) - 1);
+		close(fd);
+	}
+	return len > 0 && strstr(stack, function);
+}
+
+/**
+ * test_seed() - Seed of a test's random numbers
+ *
+ * The same in each run, so that what failed fails again; TYPE1V3_SEED in the
+ * environment is for other numbers.
+ */
+__u64 test_seed(void)
+{
+	const char *seed = getenv("TYPE1V3_SEED");
+
+	return seed ? strtoull(seed, NULL, 0) : 1;
+}
+
+/**
+ * kernel_log() - A record in the kernel's log, for who reads it afterwards
+ * @what: vm-expect, vm-may or vm-end (tools/testing/vm/messages.awk)
+ * @regex: of the messages that it is about
+ */
+void kernel_log(const char *what, const char *regex)
+{
+	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	char line[512];
+
+	if (fd < 0)
+		return;
+	/* one write is one record; dprintf() does not like that file */
+	snprintf(line, sizeof(line), "%s: %s\n", what, regex);
+	if (write(fd, line, strlen(line)) < 0)
+		perror("/dev/kmsg");
+	close(fd);
+}
+
+/**
  * file_write() - Write to a file that is there
  * @path: file
  * @value: text

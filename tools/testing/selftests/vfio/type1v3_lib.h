@@ -105,6 +105,8 @@ int uffd_give(int fd, const void *va, size_t size);
 void pattern_fill(void *va, size_t size, __u64 seed);
 long pattern_check(const void *va, size_t size, __u64 seed);
 __u64 prng(__u64 *state);
+__u64 test_seed(void);
+bool task_is_in(int tid, const char *function);
 
 long scan_file(const char *path, const char *key);
 long locked_pages(void);
@@ -112,6 +114,7 @@ long pinned_pages(void);
 int drop_ipc_lock(void);
 unsigned long slab_objects(void);
 void slab_drain(bool all);
+void kernel_log(const char *what, const char *regex);
 int file_write(const char *path, const char *value);
 int pci_write(const char *bdf, const char *attr, const char *value);
 int pci_rescan_bind(const char *bdf);
@@ -146,6 +149,7 @@ struct nvme {
 	struct nvme_queue admin, io;
 	__u16 cid;
 	unsigned int pending;		/* commands of nvme_stream() */
+	bool announced;			/* IOMMU faults */
 };
 
 void nvme_init(struct nvme *n);

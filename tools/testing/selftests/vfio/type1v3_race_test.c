@@ -257,6 +257,7 @@ struct race {
 	bool stop;
 	unsigned int bad;	/* results that cannot be */
 	unsigned int done;	/* calls */
+	unsigned int *succeeded; /* by kind, of all processes: shared with the test */
 };
 
 struct racer {
@@ -278,12 +279,64 @@ static bool stopped(struct race *r)
 #define ERR(e)	(1ULL << (e))
 #define MAY_FAIL (ERR(EEXIST) | ERR(EFAULT) | ERR(EINVAL) | ERR(ENODEV) | ERR(EBUSY))
 
+/*
+ * Kinds of calls, each of which must succeed again and again, or it was no race
+ * with it; and when it is called at all
+ */
+enum when { ALWAYS, IF_EMULATED, IF_NOT_EMULATED, IF_GROUP_LEAVES };
+
+static const struct kind {
+	const char *what;
+	enum when when;
+	bool positive;	/* 0 is that nothing was there */
+} kinds[] = {
+	{ "map" }, { "unmap", .positive = true }, { "unmap dirty", .positive = true },
+	{ "batch" }, { "start" }, { "get" }, { "info" }, { "stop" }, { "detach" },
+	{ "pin", IF_EMULATED, .positive = true }, { "rw", IF_EMULATED },
+	{ "rw of a kernel thread", IF_EMULATED }, { "in the background", IF_EMULATED },
+	{ "access", IF_EMULATED }, { "pin mine", IF_EMULATED, .positive = true },
+	{ "invalidate", IF_NOT_EMULATED, .positive = true }, { "update", IF_NOT_EMULATED },
+	{ "second pin", .positive = true }, { "attach", IF_GROUP_LEAVES },
+};
+
+static void count(struct race *r, const char *what, long ret)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(what, kinds[i].what) && (ret > 0 || !kinds[i].positive))
+			__atomic_fetch_add(&r->succeeded[i], 1, __ATOMIC_RELAXED);
+}
+
+static bool is_called(const struct race *r, const struct kind *kind)
+{
+	switch (kind->when) {
+	case IF_EMULATED:
+		return r->emulated;
+	case IF_NOT_EMULATED:
+		return !r->emulated;
+	case IF_GROUP_LEAVES:
+		return r->physical && (r->emulated || r->last_group);
+	default:
+		return true;
+	}
+}
+
+/* The kind that has succeeded too seldom, or NULL */
+static const char *too_seldom(const struct race *r, unsigned int times)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (is_called(r, &kinds[i]) && r->succeeded[i] < times)
+			return kinds[i].what;
+	return NULL;
+}
+
 static void check(struct race *r, const char *what, long ret, __u64 allowed)
 {
 	/* a child maps when nothing is, and the container is its own */
 	if (r->last_group)
 		allowed |= ERR(EPERM);
 	__atomic_fetch_add(&r->done, 1, __ATOMIC_RELAXED);
+	if (ret >= 0)
+		count(r, what, ret);
 	if (ret >= 0 || (ret > -64 && allowed & ERR(-ret)))
 		return;
 	printf("# %s: %s\n", what, strerror(-ret));
@@ -620,6 +673,8 @@ map:
 	return dma_map(&r->c, PRIVATE, r->mem + WINDOW * PAGE, PRIVATE_PAGES * PAGE, RW);
 }
 
+#define RACE_TIMES	10	/* that each kind of call must have succeeded */
+
 /* How a process that races ends */
 enum ending { END_ORDERLY, END_CLOSE, END_KILL, NR_ENDS };
 
@@ -733,6 +788,9 @@ FIXTURE_SETUP(race)
 	self->r.bdf[1] = need_device(_metadata, ENV_NVME2);
 	if (!self->r.bdf[1])
 		return;
+	self->r.succeeded = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)self->r.succeeded);
 	self->r.physical = variant->physical;
 	self->r.emulated = variant->emulated;
 	self->r.last_group = variant->last_group;
@@ -751,12 +809,14 @@ TEST_F_TIMEOUT(race, everything, 3600)
 {
 	const char *seconds = getenv("TYPE1V3_SECONDS");
 	time_t end_time = time(NULL) + (seconds ? atoi(seconds) : 5);
-	__u64 seed = time(NULL), rng = seed;
+	__u64 seed = test_seed(), rng = seed;
 	int status, i;
 	pid_t pid;
 
 	TH_LOG("seed %llu", seed);
-	for (i = 0; i < NR_ENDS || time(NULL) < end_time; i++) {
+	/* a slow machine takes longer: the limit is for one where a kind never succeeds */
+	for (i = 0; i < NR_ENDS || time(NULL) < end_time ||
+	     (too_seldom(&self->r, RACE_TIMES) && time(NULL) < end_time + 1200); i++) {
 		unsigned int ms = 100 + prng(&rng) % 500;
 		enum ending end = i % NR_ENDS;
 
@@ -780,6 +840,11 @@ TEST_F_TIMEOUT(race, everything, 3600)
 		ASSERT_TRUE(all_gone(self->pinned, self->users));
 	}
 	TH_LOG("%d processes", i);
+	for (unsigned int k = 0; k < ARRAY_SIZE(kinds); k++)
+		if (is_called(&self->r, &kinds[k]))
+			TH_LOG("%s: %u", kinds[k].what, self->r.succeeded[k]);
+	EXPECT_EQ(NULL, too_seldom(&self->r, RACE_TIMES))
+		TH_LOG("%s succeeds too seldom", too_seldom(&self->r, RACE_TIMES));
 }
 
 /*

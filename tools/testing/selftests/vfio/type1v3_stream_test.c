@@ -176,7 +176,7 @@ FIXTURE_SETUP(stream)
 	self->pinned = pinned_pages();
 	ASSERT_EQ(0, container_open(&self->c, variant->type, bdf));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
-	self->rng = time(NULL);
+	self->rng = test_seed();
 	TH_LOG("seed %llu", self->rng);
 }
 
