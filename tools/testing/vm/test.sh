@@ -28,6 +28,7 @@ source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
 # --- stages: what each one does -------------------------------------------
 
 no_warnings() { # LOG [ABOUT]
+	[ -s "$1" ] || die "there is no log $1 to look for warnings in"
 	if grep -E "${2:-}.*(warning|error):" "$1"; then return 1; fi
 }
 
@@ -100,9 +101,9 @@ patches() { # --check-text | --check-build
 
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
 
+kunit_modules=(vfio_xa_dma_kunit vfio_dma_core_kunit vfio_type1v3_kunit)
 kunit() { # KERNEL
-	"$VM/boot.sh" -k "$1" -t 3600 "$VM/kunit.sh" vfio_xa_dma_kunit vfio_dma_core_kunit \
-		vfio_type1v3_kunit
+	"$VM/boot.sh" -k "$1" -t 14400 "$VM/kunit.sh" "${kunit_modules[@]}"
 }
 
 # A million pages, on a kernel that preempts nobody and whose clock counts
@@ -119,29 +120,58 @@ count_tap() { # NAME
 	awk -v stage="$1" -v skips="$VM/expected-skips" -f "$VM/tap.awk" "$logs/$1.log" 2>"$logs/$1.count"
 }
 
-# the kernel's own parser judges what KUnit printed, one module after the other,
-# because it reads no further than the end of the first
+# The kernel's own parser judges what KUnit printed, one module after the other,
+# because it reads no further than the end of the first. Each module must have
+# been judged, and a skip must be one of expected-skips.
 count_kunit() { # NAME
-	local part
+	local part module parts=0 judged problems=0
+	local log=$logs/$1
 
-	rm -f "$logs/$1".part*
-	csplit -s -z -f "$logs/$1.part" "$logs/$1.log" '/^KTAP version/' '{*}' || true
-	for part in "$logs/$1".part*; do
-		! grep -q '^KTAP version' "$part" ||
-			python3 "$(source_tree)/tools/testing/kunit/kunit.py" parse "$part" || true
-	done | sed 's/\x1b\[[0-9;]*m//g' >"$logs/$1.parsed"
-	grep -E 'FAILED|CRASHED|ERROR' "$logs/$1.parsed" >"$logs/$1.count" || true
-	awk '
+	: >"$log.count"
+	rm -f "$log".part*
+	csplit -s -z -f "$log.part" "$log.log" '/^KTAP version/' '{*}' || true
+	for part in "$log".part*; do
+		grep -q '^KTAP version' "$part" || continue
+		parts=$((parts + 1))
+		# its status is that of the tests; one that dies says nothing at the end
+		python3 "$(source_tree)/tools/testing/kunit/kunit.py" parse "$part" 2>&1 || true
+	done | sed 's/\x1b\[[0-9;]*m//g' >"$log.parsed"
+	parts=$(grep -c '^KTAP version' "$log.log") || true
+	judged=$(grep -c 'Testing complete' "$log.parsed") || true
+	if [ "$parts" != "$judged" ] || [ "$parts" -lt ${#kunit_modules[@]} ]; then
+		echo "${#kunit_modules[@]} modules, $parts of them ran, kunit.py judged $judged" >>"$log.count"
+		problems=$((problems + 1))
+	fi
+	for module in "${kunit_modules[@]}"; do
+		grep -q "# module: $module\$" "$log.log" || {
+			echo "$module did not run" >>"$log.count"
+			problems=$((problems + 1))
+		}
+	done
+	grep -E 'FAILED|CRASHED|ERROR|Traceback' "$log.parsed" >>"$log.count" || true
+	awk -v stage="$1" -v problems="$problems" -v skips="$VM/expected-skips" '
+		BEGIN {
+			while ((getline line < skips) > 0)
+				if (line !~ /^(#|$)/)
+					may_skip[++nr] = "^" substr(line, 1, match(line, /[ \t]/) - 1) "$"
+		}
+		/\[SKIPPED\]/ {
+			for (i = 1; i <= nr; i++)
+				if ((stage "/" $NF) ~ may_skip[i])
+					next
+			print "unexpected skip: " $0 >"/dev/stderr"
+			problems++
+		}
 		/Testing complete/ {
 			for (i = 1; i < NF; i++)
 				n[$i] += $(i + 1)
 		}
 		END {
-			failed = n["failed:"] + n["crashed:"] + n["errors:"]
+			failed = n["failed:"] + n["crashed:"] + n["errors:"] + problems
 			if (!n["passed:"])
 				failed++
 			print n["passed:"] + 0, failed, n["skipped:"] + 0
-		}' "$logs/$1.parsed"
+		}' "$log.parsed" 2>>"$log.count"
 }
 
 wanted() {
@@ -165,8 +195,10 @@ stage() {
 	slowly "$logs/$name.log" "$VM/test.sh" --run "$@" || status=$?
 	case $kind in
 	check) passed=$((status == 0)) failed=$((status != 0)) skipped=0 ;;
-	*) read -r passed failed skipped < <("count_$kind" "$name") ;;
+	*) read -r passed failed skipped < <("count_$kind" "$name") || true ;;
 	esac
+	# who cannot count has failed, too
+	[[ "$passed $failed $skipped" =~ ^[0-9]+\ [0-9]+\ [0-9]+$ ]] || passed=0 failed=1 skipped=0
 	# it can fail without any of its tests doing so: a panic, a time-out
 	[ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
 	if [ "$failed" != 0 ]; then
@@ -176,6 +208,7 @@ stage() {
 	fi
 	say "$name: $passed passed, $failed failed, $skipped skipped ($((SECONDS - start)) s)"
 	echo "$name $passed $failed $skipped" >>"$results"
+	say "$(wc -l <"$results") of $nr_wanted stages are done after $((SECONDS / 60)) minutes"
 }
 
 run_selftests() { # KERNEL
@@ -228,6 +261,14 @@ lane_stock() {
 main() {
 	local name total
 
+	for name in "${only[@]}"; do
+		compgen -W "$stages $long_stages" >/dev/null -X "!$name" ||
+			die "there is no stage $name: $stages $long_stages"
+	done
+	nr_wanted=0
+	for name in $stages $long_stages; do
+		! wanted "$name" || nr_wanted=$((nr_wanted + 1))
+	done
 	rm -rf "$logs"
 	mkdir -p "$logs"
 	: >"$results"

@@ -106,6 +106,18 @@ pages=/sys/kernel/mm/hugepages
 top=$here/../../../vfio/type1v3-top
 [ -n "${TYPE1V3_TOP:-}" ] || [ ! -x "$top" ] || export TYPE1V3_TOP=$top
 
+# passes on what a test prints, and sets $plan when it has one
+while_running() {
+	local line
+
+	while IFS= read -r line || [ -n "$line" ]; do
+		printf '%s\n' "$line"
+		[[ ! $line =~ ^1\.\.[1-9] ]] || plan=1
+	done
+}
+
+# so that $plan is this shell's
+shopt -s lastpipe
 failed=0
 for test in "${tests[@]}"; do
 	echo "# $test"
@@ -116,10 +128,16 @@ for test in "${tests[@]}"; do
 	*_test) options=("${excluded[@]}") ;;
 	esac
 	# in front, because the first option that fits a case counts
-	"$dir/${words[0]}" "${options[@]}" "${words[@]:1}"
-	status=$?
+	plan=
+	"$dir/${words[0]}" "${options[@]}" "${words[@]:1}" | while_running
+	status=${PIPESTATUS[0]}
+	# who has no plan has tested nothing, whatever the status is
+	[ -n "$plan" ] || {
+		echo "Bail out! $test has no plan"
+		failed=1
+	}
 	# 4: everything was skipped
-	[ $status = 0 ] || [ $status = 4 ] || {
+	[ "$status" = 0 ] || [ "$status" = 4 ] || {
 		echo "# $test ended with status $status"
 		failed=1
 	}
