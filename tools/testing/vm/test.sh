@@ -68,10 +68,20 @@ in_tree() {
 
 	tree=$(source_tree)
 	build=${tree%/src}/build-check-$1
-	mkdir -p "$build"
 	with_lock tree "$TOP/scripts/in-tree.sh" "$tree"
-	kunit_config "$1" >"$build/fragment"
+	# to link all of a kernel takes one: that of build-lean, whose objects serve
+	if [ "$1" = y ] && [ ! -e "$build/vmlinux" ] && [ -e "${tree%/src}/build-lean/vmlinux" ]; then
+		rm -rf "$build"
+		cp -a --reflink=auto "${tree%/src}/build-lean" "$build"
+	fi
+	mkdir -p "$build"
+	{
+		[ "$1" = m ] || cat "$VM/lean.config"
+		kunit_config "$1"
+		[ "$1" = m ] || echo CONFIG_IOMMUFD=y
+	} >"$build/fragment"
 	make -s -C "$tree" O="$build" KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
+	grep -q "^CONFIG_VFIO_IOMMU_TYPE1V3=$1\$" "$build/.config" || die "$build is not configured"
 	# a warning is given once only unless the objects go
 	rm -rf "$build/drivers/vfio"
 	# the distribution's sparse is too old for this keyword, and for this constant
@@ -124,19 +134,16 @@ count_tap() { # NAME
 # because it reads no further than the end of the first. Each module must have
 # been judged, and a skip must be one of expected-skips.
 count_kunit() { # NAME
-	local part module parts=0 judged problems=0
+	local part module parts judged problems=0
 	local log=$logs/$1
 
 	: >"$log.count"
-	rm -f "$log".part*
-	csplit -s -z -f "$log.part" "$log.log" '/^KTAP version/' '{*}' || true
-	for part in "$log".part*; do
-		grep -q '^KTAP version' "$part" || continue
-		parts=$((parts + 1))
-		# its status is that of the tests; one that dies says nothing at the end
-		python3 "$(source_tree)/tools/testing/kunit/kunit.py" parse "$part" 2>&1 || true
-	done | sed 's/\x1b\[[0-9;]*m//g' >"$log.parsed"
 	parts=$(grep -c '^KTAP version' "$log.log") || true
+	for ((part = 1; part <= parts; part++)); do
+		awk -v part="$part" '/^KTAP version/ { n++ } n == part' "$log.log" >"$log.part"
+		# its status is that of the tests; one that dies says nothing at the end
+		python3 "$(source_tree)/tools/testing/kunit/kunit.py" parse "$log.part" 2>&1 || true
+	done | sed 's/\x1b\[[0-9;]*m//g' >"$log.parsed"
 	judged=$(grep -c 'Testing complete' "$log.parsed") || true
 	if [ "$parts" != "$judged" ] || [ "$parts" -lt ${#kunit_modules[@]} ]; then
 		echo "${#kunit_modules[@]} modules, $parts of them ran, kunit.py judged $judged" >>"$log.count"
