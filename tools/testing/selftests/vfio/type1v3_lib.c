@@ -641,25 +641,28 @@ int drop_ipc_lock(void)
 }
 
 /**
- * task_is_in() - Has a function of the kernel called what a task waits for?
+ * task_waits_in() - Does a function of the kernel have a task wait?
  * @tid: process or thread
  * @function: a part of its name
  *
- * Return: false, too, while it runs, and where the kernel does not tell.
+ * It is the one that has called the lock or the scheduler, which are left out of
+ * /proc/TID/stack. What a page fault waits for is further in.
+ *
+ * Return: false, too, while the task runs, and where the kernel does not tell.
  */
-bool task_is_in(int tid, const char *function)
+bool task_waits_in(int tid, const char *function)
 {
-	char path[64], stack[4096] = "";
-	ssize_t len = -1;
-	int fd;
+	char path[64], line[256] = "";
+	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/stack", tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		len = read(fd, stack, sizeof(stack) - 1);
-		close(fd);
-	}
-	return len > 0 && strstr(stack, function);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = '\0';
+	fclose(f);
+	return strstr(line, function);
 }
 
 /**

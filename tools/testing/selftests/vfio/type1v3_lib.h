@@ -106,7 +106,7 @@ void pattern_fill(void *va, size_t size, __u64 seed);
 long pattern_check(const void *va, size_t size, __u64 seed);
 __u64 prng(__u64 *state);
 __u64 test_seed(void);
-bool task_is_in(int tid, const char *function);
+bool task_waits_in(int tid, const char *function);
 
 long scan_file(const char *path, const char *key);
 long locked_pages(void);

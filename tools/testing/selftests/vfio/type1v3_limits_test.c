@@ -707,8 +707,8 @@ TEST_F(waiting, killed)
 		variant->call(self);
 		_exit(0);
 	}
-	/* in the mutex of the container, not in a page fault, nor in another's lock */
-	while (!(task_is_in(pid, "mutex_lock") && task_is_in(pid, " vfio_type1v3_")) &&
+	/* for a lock of the container, not for a page nor for another's lock */
+	while (!task_waits_in(pid, " vfio_type1v3_") &&
 	       !waitpid(pid, &status, WNOHANG))
 		usleep(1000);
 	ASSERT_EQ(0, kill(pid, SIGKILL));

@@ -924,7 +924,7 @@ TEST_F(uapi, unplug_in_use)
 	ASSERT_EQ(0, dma_map(&c, TEST_IOVA, self->mem.va, 2 * MIB, RW));
 	unplugger = 0;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, thread_unplug, bdf));
-	while (!unplugger || !task_is_in(unplugger, "vfio_unregister_group_dev"))
+	while (!unplugger || !task_waits_in(unplugger, "vfio_unregister_group_dev"))
 		usleep(1000);
 	EXPECT_EQ(512, locked_pages() - self->locked);
 	EXPECT_EQ(0, dma_map(&c, OTHER_IOVA, self->mem.va, PAGE, RW));
