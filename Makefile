@@ -56,7 +56,7 @@ soak:
 RACE_SECONDS ?= 60
 races:
 	scripts/deps.sh test
-	TYPE1V3_SECONDS=$(RACE_SECONDS) tools/testing/vm/selftests.sh -c 2 -t 3600 lean vtd \
+	TYPE1V3_SECONDS=$(RACE_SECONDS) tools/testing/vm/selftests.sh -c 2 -t 36000 lean vtd \
 		type1v3_race_test type1v3_stream_test
 
 bench:

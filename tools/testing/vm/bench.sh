@@ -90,9 +90,9 @@ fi
 # CSV goes to the file, and a sign of life to the terminal
 measure() { # FILE
 	if [ -n "$short" ]; then
-		boot 2048 900 -- -s -t "$VM/traces"
+		boot 2048 14400 -- -s -t "$VM/traces"
 	else
-		boot 4096 3000 -- -t "$VM/traces"
+		boot 4096 36000 -- -t "$VM/traces"
 	fi | tee "$1.new" | awk -F , '$1 != last { print last = $1 >"/dev/stderr" }'
 	grep -E '^[^,]+,[a-z]+,[^,]+,[0-9.-]+\r?$' "$1.new" | tr -d '\r' >"$1"
 	rm "$1.new"

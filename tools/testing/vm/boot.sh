@@ -12,7 +12,7 @@
 #   -i IOMMU     vtd (default), virtio, amd, none
 #   -m MIB       memory, default 2048
 #   -c CPUS      default 1
-#   -t SECONDS   time-out, default 600
+#   -t SECONDS   time-out, default 7200: for what hangs, not for a slow machine
 #   -q 'ARGS'    more arguments for QEMU, split at blanks; may be repeated
 #   -p 'PARAMS'  more kernel parameters; may be repeated
 #   -a REGEX     a kernel message that is no failure; may be repeated
@@ -50,7 +50,7 @@ cpu+=,svme-addr-chk=on,umip=on,vaes=on,vgif=on,xgetbv1=on,xsave=on,xsaveopt=on
 
 usage() { sed -n '/^# boot.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-kernel='' iommu=vtd mib=2048 cpus=1 seconds=600 keep='' as_is='' verbose='' params=''
+kernel='' iommu=vtd mib=2048 cpus=1 seconds=7200 keep='' as_is='' verbose='' params=''
 extra=() allow=()
 while getopts k:i:m:c:t:q:p:a:o:nvh option; do
 	case $option in

@@ -44,7 +44,7 @@ ended() {
 	nothing_left
 	# besides the names of files, which the memory cgroup pays for as well, less
 	# than metadata for a guest's memory takes page by page
-	for try in {1..20}; do
+	for try in {1..200}; do
 		echo 3 >/proc/sys/vm/drop_caches
 		slab=$(awk '$1 == "slab" { print $2 }' "$cgroup/memory.stat")
 		[ "$slab" -gt 65536 ] || break

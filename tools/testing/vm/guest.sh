@@ -68,7 +68,7 @@ fi
 
 exec {out}>&-
 # a process left behind may hold the pipe open: do not wait for ever
-for _ in {1..50}; do
+for _ in {1..1200}; do
 	kill -0 $copier 2>/dev/null || break
 	sleep 0.1
 done

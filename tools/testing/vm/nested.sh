@@ -247,7 +247,7 @@ use_backend() { # type1v2|type1v3
 		modprobe vfio_iommu_type1
 	fi
 	# afterwards, because loading anything of VFIO brings type1 with it
-	for _ in {1..50}; do
+	for _ in {1..1000}; do
 		refcount $other
 		[ "$users" != none ] || break
 		# its last user may be on the way out

@@ -27,6 +27,6 @@ mkdir -p "$work/modules/$release"
 	xargs cp --parents -t "$work/modules/$release" modules.order modules.builtin modules.builtin.modinfo)
 
 truncate -s 1M "$work/disk"
-"$VM/boot.sh" -k stock -n -t 1200 \
+"$VM/boot.sh" -k stock -n -t 7200 \
 	-q "-drive if=none,id=d0,format=raw,file=$work/disk -device nvme,serial=d0,drive=d0,addr=10.0" \
 	"$VM/package-guest.sh" "$("$TOP/scripts/fetch.sh" stock)" "$work" 0000:00:10.0

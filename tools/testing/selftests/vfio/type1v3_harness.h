@@ -11,7 +11,7 @@
 
 /* Seconds: for a test that hangs, not for one that is slow on a debug kernel */
 #undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT	300
+#define TEST_TIMEOUT_DEFAULT	3600
 
 /*
  * The PCI address in an environment variable; NULL, and the test skipped,
