@@ -6,8 +6,8 @@
  * not: what it asks the IOMMU core about groups is answered here.  It is used
  * through the operations that VFIO uses, with arguments in user memory.
  *
- * The random tests print the seed which they begin with.  To have the same one
- * again: modprobe vfio_type1v3_kunit seed=<seed>.
+ * The random tests print the seed which they begin with.  To have others:
+ * modprobe vfio_type1v3_kunit seed=<seed>, or seed=0 for one that nobody chose.
  */
 
 /* The tracepoints are those of the module under its own name only. */
@@ -193,7 +193,7 @@ static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 #define BASE	(4 * MOCK_PUD_PAGES)
 #define WINDOW	2048UL
 
-static ulong seed;
+static ulong seed = 1;
 module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "where the random tests begin, 0 is somewhere else each time");
 

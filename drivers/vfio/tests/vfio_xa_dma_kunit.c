@@ -2,8 +2,8 @@
 /*
  * KUnit tests of the store of DMA mappings
  *
- * The random tests print the seed which they begin with. To have the same one
- * again: modprobe vfio_xa_dma_kunit seed=<seed>.
+ * The random tests print the seed which they begin with. To have others:
+ * modprobe vfio_xa_dma_kunit seed=<seed>, or seed=0 for one that nobody chose.
  */
 
 #include <kunit/static_stub.h>
@@ -19,7 +19,7 @@
 
 #include "../vfio_xa_dma.h"
 
-static ulong seed;
+static ulong seed = 1;
 module_param(seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "where the random tests begin, 0 is somewhere else each time");
 
