@@ -130,6 +130,29 @@ figures() {
 }
 check 'figures of README.md' figures
 
+# messages.awk passes a log with a warning that is announced, and none of the logs
+# where that or the warning is otherwise
+# shellcheck disable=SC2317  # check() calls it
+announcements() {
+	local status=0 edit good='[1.0] vm-expect: not pinned
+[1.1] ------------[ cut here ]------------
+[1.1] vfio: a page that is not pinned
+[1.1] WARNING: drivers/vfio/x.c:1 at x+0x1/0x2 [vfio], CPU#0: x/1
+[1.1] Modules linked in: vfio
+[1.2] vm-end: not pinned'
+
+	judge() { BAD='WARNING:|Modules linked in' ALLOW='' awk -f tools/testing/vm/messages.awk 2>&1; }
+	judge <<<"$good" || status=1
+	for edit in '/not pinned$/s/that is not/that was/' '/cut here/,/linked/d' '/vm-end/d' \
+		's/vm-expect: .*/vm-expect: /' 's/vm-expect: .*/vm-expect: a(b/' \
+		's/vm-\(.*\): .*/vm-\1: WARNING: .*vfio/' '1d' '$d;s/^.1\.1/[9.1/;2i [1.0] vm-end: not pinned'; do
+		! sed "$edit" <<<"$good" | judge >/dev/null ||
+			{ echo "messages.awk does not mind: $edit"; status=1; }
+	done
+	return "$status"
+}
+check 'announcements of kernel messages' announcements
+
 # What it must not judge: compat/ is there to ask for versions; what is compiled in
 # user space has a fuzzer's names, and stands in for kernel headers.
 # shellcheck disable=SC2317  # check() calls it
