@@ -132,6 +132,7 @@ check 'figures of README.md' figures
 
 # messages.awk passes a log with a warning that is announced, and none of the logs
 # where that or the warning is otherwise
+# shellcheck disable=SC2016  # sed's
 # shellcheck disable=SC2317  # check() calls it
 announcements() {
 	local status=0 edit good='[1.0] vm-expect: not pinned
