@@ -117,8 +117,8 @@ plateau() { # PAGES
 	done
 }
 
-# From the trace: the most pages mapped at once, and what was mapped at the second
-# sample more than at the first, with the slab bytes that came with it.
+# From the trace: the most pages mapped at once, and what was mapped at the first
+# sample more than at the second, with the slab bytes that went with it.
 evaluate() {
 	local maps unmaps
 
@@ -140,11 +140,11 @@ evaluate() {
 		/demo-sample/ {
 			sub(/.* slab=/, "")
 			if (!n++) {
-				first = bytes
-				before = $1
+				more = bytes
+				slab = $1
 			} else {
-				more = bytes - first
-				slab = $1 - before
+				more -= bytes
+				slab -= $1
 			}
 		}
 		END {
@@ -166,21 +166,23 @@ pass() { # ADDRESS BACKEND
 	wait_for 120 "ready $backend"
 	[ "$answer" = DMA ] || fail "the inner guest maps '$answer', not strictly"
 	in_use
-	# What is made at the first use is there when the disk is idle. No more than a
-	# page: where the held reads are mapped must not depend on what was before.
+	# What is made at the first use is there when the pages are weighed. No more
+	# than a page: where the held reads are mapped must not depend on it.
 	order "touch $backend 4096"
 	wait_for 120 "touched $backend"
-	sample
 	read_speed 1
 	order "touch $backend 4096"
 	wait_for 60 "touched $backend"
 	locked_pages
-	order "run $backend $job"
-	wait_for 60 reading
+	order "touch $backend $((held * 4096))"
 	plateau $((pages + held))
 	note "$backend: the disk is held: $pages pages locked"
 	sample
 	read_speed $full_speed
+	wait_for 120 "touched $backend"
+	sample
+
+	order "run $backend $job"
 	wait_for 300 checksum
 	result checksum "${answer%% *}"
 	wait_for 120 written

@@ -128,7 +128,7 @@ row 'maps (VFIO_IOMMU_MAP_DMA calls)' maps
 row 'unmaps (VFIO_IOMMU_UNMAP_DMA calls)' unmaps
 row 'most 4 KiB pages mapped at once (iommu trace)' peak
 row 'pages mapped when metadata was weighed [1]' sampled
-row 'slab bytes that came with them [1]' slab
+row 'slab bytes that went with them [1]' slab
 printf '%-46s' 'metadata, bytes per mapped page [1]'
 for backend in "${backends[@]}"; do printf '%12s' "$(per_page "$backend")"; done
 echo
@@ -139,9 +139,10 @@ judged 'checksum of what the guest read' read_ok
 judged 'the disk after the guest wrote' write_ok
 cat <<END
 
-[1] growth of the kernel's slab memory (kmalloc-*, radix_tree_node: objects in
-    use, with the allocator's rounding) from the idle disk to one that holds a
-    read of $held_pages pages, QEMU stopped at both; the IO page table is not in it.
+[1] what the kernel's slab memory (kmalloc-*, radix_tree_node: objects in use,
+    with the allocator's rounding) shrinks by from a disk that holds a read of
+    $held_pages pages to the idle disk, QEMU stopped at both; the IO page table is
+    not in it.
 
 END
 if [ ${#failures[@]} != 0 ]; then
