@@ -181,9 +181,6 @@ static_assert(VFIO_XA_DMA_FLAGS < SINGLE);
 /* Arrays of this order are not worth making smaller. */
 #define SHRINK_MIN_ORDER	2
 
-/* So many page slots in use, or less, become an array again. */
-#define PAGES_SPARSE		24
-
 /*
  * An array in a node of more than half of its slots is pushed down when it has this many
  * runs, if they are spread over more than so many slots. With so few it is one again.
@@ -515,9 +512,11 @@ static void slot_store(struct slot *slot, struct xa_state *xas, void *entry)
 }
 
 /*
- * Store to a slot of a node in which there is something before and afterwards. It
- * concerns no more than the node, and xas_store() would take ten times as long to find
- * that out. Neither the old entry nor the new one is a node.
+ * Store to a slot of a node that has an entry before and afterwards. Neither the old entry
+ * nor the new one is a node, so nothing outside the node changes. The slot is written
+ * directly for two reasons. Correctness: xas_store() can shrink the tree at the root, which
+ * frees the node that the caller's struct slot points to, in the middle of a walk over its
+ * slots. Cost: xas_store() takes ten times as long to find out that nothing else changes.
  */
 static void node_store(struct xa_node *node, unsigned int offset, void *entry)
 {
@@ -526,21 +525,6 @@ static void node_store(struct xa_node *node, unsigned int offset, void *entry)
 	rcu_assign_pointer(node->slots[offset], entry);
 	node->count += !!entry - !!old;
 	node->nr_values += xa_is_value(entry) - xa_is_value(old);
-}
-
-/* The same, when a value goes where there was nothing, or goes again. */
-static inline void node_add(struct xa_node *node, unsigned int offset, void *entry)
-{
-	rcu_assign_pointer(node->slots[offset], entry);
-	node->count++;
-	node->nr_values++;
-}
-
-static inline void node_del(struct xa_node *node, unsigned int offset)
-{
-	rcu_assign_pointer(node->slots[offset], NULL);
-	node->count--;
-	node->nr_values--;
 }
 
 /* Replace what the slot holds. Never allocates. */
@@ -932,7 +916,7 @@ static inline unsigned int node_sparse_limit(const struct xa_node *node)
 		return 1;
 	if (node_is_crowded(parent))
 		return CROWDED_SPARSE;
-	return node->shift ? array_limit(parent->shift) / 2 : PAGES_SPARSE;
+	return array_limit(parent->shift) / 2;
 }
 
 /* A node in which there are too many to even think of it. */
@@ -1126,7 +1110,7 @@ static int insert_pages(struct slot *slot, unsigned long last, unsigned long wor
 			return -EEXIST;
 
 	for (index = slot->index; index <= last; index++)
-		node_add(node, index & XA_CHUNK_MASK, xa_mk_value(word));
+		node_store(node, index & XA_CHUNK_MASK, xa_mk_value(word));
 	return node_may_fold(node);
 }
 
@@ -1295,7 +1279,7 @@ static void erase_pages(struct slot *slot, unsigned long last)
 			slot_replace(slot, NULL);
 			return;
 		}
-		node_del(node, index & XA_CHUNK_MASK);
+		node_store(node, index & XA_CHUNK_MASK, NULL);
 	}
 }
 
@@ -1455,7 +1439,7 @@ static __always_inline int insert_single(struct slot *slot, unsigned long last,
 {
 	if (slot->index != last || !single_fits(XA_CHUNK_SHIFT, word))
 		return insert_slot(slot, XA_CHUNK_SHIFT, slot->index, last, word, gfp);
-	node_add(slot->node, node_offset(slot->node, last), single_entry(last, word));
+	node_store(slot->node, node_offset(slot->node, last), single_entry(last, word));
 	return 0;
 }
 
@@ -1792,7 +1776,7 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 	}
 	if (word & unless)
 		return 0;
-	node_del(slot.node, node_offset(slot.node, index));
+	node_store(slot.node, node_offset(slot.node, index), NULL);
 	store->nr_pages--;
 	return word;
 }
