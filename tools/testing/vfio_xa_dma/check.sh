@@ -11,11 +11,11 @@ build=$1 shapes=$2 seconds=$3 seed=$4
 fuzz()
 {
 	corpus=$(mktemp -d) || return 1
-	# Something to begin with: it is read as steps, whatever it is.
+	# Something to begin with, read as steps, whatever it is; the same for each SEED.
 	for i in $(seq 32); do
-		head -c $((i * 8)) /dev/urandom > "$corpus/seed-$i"
+		seq "$seed" $((seed + i * 100)) | gzip -n | tail -c $((i * 8)) > "$corpus/seed-$i"
 	done
-	if "$build/fuzz" -max_total_time="$seconds" -max_len=400 -timeout=60 \
+	if "$build/fuzz" -seed="$seed" -max_total_time="$seconds" -max_len=400 -timeout=60 \
 			-rss_limit_mb=4096 -artifact_prefix="$build/" \
 			-print_final_stats=1 "$corpus" > "$build/fuzz.log" 2>&1 &&
 	   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$build/fuzz.log") &&
@@ -35,6 +35,7 @@ run()
 }
 
 {
+	run "$build/cases"
 	run "$build/model" "$seed"
 	run "$build/memory" "$shapes" "$seed"
 	fuzz

@@ -12,9 +12,11 @@
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
+#include <kunit/static_stub.h>
 #include "radix-tree.h"
 
 struct shim_slab shim_slab;
+void *shim_static_stub;
 struct kmem_cache *radix_tree_node_cachep;
 
 static bool may_alloc(gfp_t gfp)

@@ -7,6 +7,7 @@
 #undef PAGE_SHIFT
 #define PAGE_SHIFT	12
 #define PAGE_SIZE	(1UL << PAGE_SHIFT)
+#define TASK_SIZE_MAX	((1UL << 47) - PAGE_SIZE)
 
 #define __uninitialized
 
