@@ -31,10 +31,15 @@ MODULE_PARM_DESC(steps, "how many steps each random test does");
 /* How allocations are made to fail. One test runs at a time. */
 static unsigned int fail_nth;
 static bool forbid;
+static bool only_nofail;
 static unsigned long nr_forbidden;
+static unsigned long nr_allocs;
 
 static bool fake_may_alloc(gfp_t gfp)
 {
+	nr_allocs++;
+	if (only_nofail && !(gfp & __GFP_NOFAIL))
+		return false;
 	if (forbid) {
 		if (gfpflags_allow_blocking(gfp))
 			nr_forbidden++;
@@ -55,6 +60,11 @@ static void model_forbid(bool on)
 	forbid = on;
 	if (on)
 		nr_forbidden = 0;
+}
+
+static void model_only_nofail(bool on)
+{
+	only_nofail = on;
 }
 
 static unsigned long model_forbidden(void)
@@ -87,6 +97,7 @@ static int xa_dma_test_init(struct kunit *test)
 	model_init(m, 0, NULL, 0);
 	model_fail_nth(0);
 	model_forbid(false);
+	model_only_nofail(false);
 	kunit_activate_static_stub(test, vfio_xa_dma_may_alloc, fake_may_alloc);
 	test->priv = m;
 	return 0;
@@ -100,6 +111,7 @@ static void xa_dma_test_exit(struct kunit *test)
 		return;
 	model_fail_nth(0);
 	model_forbid(false);
+	model_only_nofail(false);
 	KUNIT_EXPECT_EQ(test, model_fini(m), 0);
 }
 
@@ -453,6 +465,579 @@ static void test_transient(struct kunit *test)
 	}
 }
 
+/*
+ * Shapes: what a store is made of, by what it takes. The numbers follow from the
+ * description at the top of vfio_xa_dma.c.
+ */
+
+#define ARRAY(order)	((16UL << (order)) + sizeof(void *))
+
+#define expect_shape(test, want_nodes, want_arrays, want_bytes)			\
+	do {									\
+		struct vfio_xa_dma_stats __stats;				\
+										\
+		vfio_xa_dma_get_stats(test_store(test), &__stats);		\
+		KUNIT_EXPECT_EQ(test, __stats.nodes, (unsigned long)(want_nodes));	\
+		KUNIT_EXPECT_EQ(test, __stats.arrays, (unsigned long)(want_arrays));	\
+		KUNIT_EXPECT_EQ(test, __stats.array_bytes, (unsigned long)(want_bytes)); \
+		KUNIT_EXPECT_EQ(test, __stats.node_bytes + __stats.array_bytes,	\
+				vfio_xa_dma_footprint(test_store(test)));	\
+		KUNIT_EXPECT_EQ(test, !__stats.nodes, !__stats.node_bytes);	\
+	} while (0)
+
+static struct vfio_xa_dma *test_store(struct kunit *test)
+{
+	struct model *m = test->priv;
+
+	return &m->store;
+}
+
+static void put(struct kunit *test, unsigned long first, unsigned long last,
+		unsigned long word)
+{
+	struct model *m = test->priv;
+
+	KUNIT_ASSERT_FALSE(test, model_overlaps(m, first, last));
+	KUNIT_ASSERT_EQ(test, model_do_insert(m, first, last, word, 0), 0);
+	m->nr_held = 0;
+}
+
+/* Erased, as who unmaps does it: at once if that is possible */
+static void drop(struct kunit *test, unsigned long first, unsigned long last)
+{
+	struct model *m = test->priv;
+
+	if (first == last && vfio_xa_dma_take(&m->store, first, 0)) {
+		model_erase(m, first, last);
+		return;
+	}
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(&m->store, first, last,
+						  GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_ASSERT_EQ(test, model_commit_erase(m, first, last, false), 0);
+}
+
+static void change(struct kunit *test, unsigned long first, unsigned long last,
+		   unsigned long clear, unsigned long set)
+{
+	struct model *m = test->priv;
+
+	KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(&m->store, first, last,
+						  GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_ASSERT_EQ(test, model_commit_change(m, first, last, clear, set, false), 0);
+}
+
+static void compare(struct kunit *test)
+{
+	KUNIT_ASSERT_EQ(test, model_compare(test->priv), 0);
+}
+
+static void clear_all(struct kunit *test)
+{
+	compare(test);
+	KUNIT_ASSERT_EQ(test, model_fini(test->priv), 0);
+	expect_shape(test, 0, 0, 0);
+}
+
+/* A few pages, in the smallest forms */
+static void test_shape_few(struct kunit *test)
+{
+	/* A single; the next is one in the same node */
+	put(test, 5, 5, WORD(1));
+	expect_shape(test, 1, 0, 0);
+	put(test, 70, 70, WORD(2));
+	expect_shape(test, 1, 0, 0);
+	/* Two runs in a block are an array, one run is one of one element */
+	put(test, 8, 8, WORD(3));
+	expect_shape(test, 1, 1, ARRAY(1));
+	put(test, 71, 71, WORD(2));
+	expect_shape(test, 1, 2, ARRAY(1) + ARRAY(0));
+	drop(test, 8, 8);
+	expect_shape(test, 1, 1, ARRAY(0));
+	/* Two pages of a run are no single, a page in front of it joins. */
+	put(test, 69, 69, WORD(2));
+	drop(test, 71, 71);
+	expect_shape(test, 1, 1, ARRAY(0));
+	drop(test, 70, 70);
+	compare(test);
+	drop(test, 69, 69);
+	expect_shape(test, 1, 0, 0);
+	put(test, 4, 4, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	drop(test, 4, 5);
+	expect_shape(test, 0, 0, 0);
+
+	/* One that is PENDING does not join, and is no array less for it. */
+	put(test, 5, 5, WORD(1) | VFIO_XA_DMA_PENDING);
+	put(test, 6, 6, WORD(1) | VFIO_XA_DMA_PENDING);
+	expect_shape(test, 1, 1, ARRAY(1));
+	clear_all(test);
+
+	/* The second of two is erased before the first, and the first before the second. */
+	put(test, 5, 5, WORD(1));
+	put(test, 9, 9, WORD(2));
+	drop(test, 5, 5);
+	expect_shape(test, 1, 0, 0);
+	put(test, 5, 5, WORD(1));
+	drop(test, 9, 9);
+	expect_shape(test, 1, 0, 0);
+	/* A change of neighbours leaves a single alone, and so does an erase. */
+	change(test, 0, 4, VFIO_XA_DMA_WRITE, VFIO_XA_DMA_DIRTY);
+	change(test, 6, 63, VFIO_XA_DMA_WRITE, VFIO_XA_DMA_DIRTY);
+	drop(test, 0, 4);
+	drop(test, 6, 63);
+	compare(test);
+	change(test, 0, 63, VFIO_XA_DMA_WRITE, VFIO_XA_DMA_DIRTY);
+	expect_shape(test, 1, 0, 0);
+	clear_all(test);
+
+	/* Not on other levels */
+	put(test, BIT(12), BIT(12), WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	clear_all(test);
+}
+
+/* Ranges, and on which level they are stored */
+static void test_shape_ranges(struct kunit *test)
+{
+	/* So many pages are one run, from the page after the root's first block on */
+	put(test, BIT(18), BIT(18) + 1023, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	clear_all(test);
+	put(test, BIT(18) + 1, BIT(18) + 1023, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	clear_all(test);
+	/* One more are 16 blocks and a single, two levels below */
+	put(test, BIT(18), BIT(18) + 1024, WORD(1));
+	expect_shape(test, 3, 0, 0);
+	clear_all(test);
+	/* Whole blocks are values. */
+	put(test, BIT(18), BIT(18) + 4095, WORD(1));
+	expect_shape(test, 2, 0, 0);
+	clear_all(test);
+	put(test, BIT(18), BIT(18) + BIT(18) - 1, WORD(1));
+	expect_shape(test, 1, 0, 0);
+	clear_all(test);
+	put(test, BIT(18), BIT(18) + BIT(19) - 1, WORD(1));
+	expect_shape(test, 1, 0, 0);
+	clear_all(test);
+
+	/* Arrays are not in slots that are larger than an index in them. */
+	put(test, BIT(42), BIT(42), WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	clear_all(test);
+	put(test, BIT(48), BIT(48), WORD(1));
+	expect_shape(test, 2, 1, ARRAY(0));
+	put(test, BIT(48) + BIT(42), BIT(48) + BIT(42), WORD(1));
+	expect_shape(test, 2, 2, 2 * ARRAY(0));
+	drop(test, BIT(48), BIT(48));
+	expect_shape(test, 2, 1, ARRAY(0));
+	clear_all(test);
+
+	/* Runs in an array are of 1024 pages at most, and joined up to that. */
+	put(test, BIT(18), BIT(18) + 499, WORD(1));
+	put(test, BIT(18) + 500, BIT(18) + 1023, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(0));
+	put(test, BIT(18) + 1024, BIT(18) + 1024, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(1));
+	put(test, BIT(18) + 1025, BIT(18) + 2047, WORD(1));
+	expect_shape(test, 1, 1, ARRAY(1));
+	put(test, BIT(18) + 3072, BIT(18) + 4095, WORD(2));
+	expect_shape(test, 1, 1, ARRAY(2));
+	clear_all(test);
+}
+
+/* How many runs an array holds, on each level, and what follows when it is full */
+static void test_shape_limits(struct kunit *test)
+{
+	static const struct {
+		unsigned int shift, limit;
+	} levels[] = {
+		{ 6, 32 }, { 12, 64 }, { 18, 128 }, { 24, 256 }, { 30, 256 }, { 42, 256 },
+	};
+	unsigned long base, i, n, order;
+	struct vfio_xa_dma_stats stats;
+
+	for (n = 0; n < ARRAY_SIZE(levels); n++) {
+		base = BIT(levels[n].shift);
+		for (i = 0; i < levels[n].limit; i++) {
+			put(test, base + i, base + i, WORD(i));
+			order = fls_long(i);
+			if (levels[n].shift == 6 && !i)
+				expect_shape(test, 1, 0, 0);
+			else
+				expect_shape(test, 1, 1, ARRAY(order));
+		}
+		put(test, base + i, base + i, WORD(i));
+		vfio_xa_dma_get_stats(test_store(test), &stats);
+		KUNIT_EXPECT_GT(test, stats.nodes, 1UL);
+		compare(test);
+		if (levels[n].shift == 6) {
+			expect_shape(test, 2, 0, 0);
+			/* 33 page slots; 16 become an array again */
+			for (; i > 15; i--) {
+				expect_shape(test, 2, 0, 0);
+				drop(test, base + i, base + i);
+			}
+			expect_shape(test, 1, 1, ARRAY(4));
+			compare(test);
+			/* This array becomes smaller when only a quarter of it is used. */
+			for (; i > 3; i--) {
+				expect_shape(test, 1, 1, ARRAY(4));
+				drop(test, base + i, base + i);
+			}
+			expect_shape(test, 1, 1, ARRAY(3));
+			drop(test, base + 3, base + 3);
+			expect_shape(test, 1, 1, ARRAY(3));
+			drop(test, base + 2, base + 2);
+			expect_shape(test, 1, 1, ARRAY(2));
+			drop(test, base + 1, base + 1);
+			expect_shape(test, 1, 0, 0);
+		}
+		clear_all(test);
+	}
+}
+
+/* Sparse nodes become arrays, and paths of nodes go. */
+static void test_shape_collapse(struct kunit *test)
+{
+	const unsigned long base = BIT(48) + BIT(30);
+	unsigned long i;
+
+	/* Six levels down, and up again to where it began */
+	put(test, base, base, WORD(0));
+	expect_shape(test, 2, 1, ARRAY(0));
+	for (i = 1; i < 257; i++)
+		put(test, base + i, base + i, WORD(i));
+	compare(test);
+	for (i = 256; i > 1; i--)
+		drop(test, base + i, base + i);
+	expect_shape(test, 2, 1, ARRAY(2));
+	clear_all(test);
+
+	/* A range erased at once, from its first block to its last */
+	for (i = 0; i < 257; i++)
+		put(test, base + i, base + i, WORD(i));
+	drop(test, base + 4, base + 256);
+	expect_shape(test, 2, 1, ARRAY(2));
+	clear_all(test);
+	for (i = 0; i < 257; i++)
+		put(test, base + i, base + i, WORD(i));
+	drop(test, base, base + 252);
+	expect_shape(test, 2, 1, ARRAY(2));
+	clear_all(test);
+
+	/* 40 blocks, of which one has 33 pages: among so many it stays until there are 5. */
+	for (i = 0; i < 39; i++)
+		put(test, i * 64, i * 64, WORD(i));
+	for (i = 0; i < 33; i++)
+		put(test, 63 * 64 + i, 63 * 64 + i, WORD(i));
+	expect_shape(test, 2, 0, 0);
+	for (i = 33; i > 5; i--) {
+		expect_shape(test, 2, 0, 0);
+		drop(test, 63 * 64 + i - 1, 63 * 64 + i - 1);
+	}
+	expect_shape(test, 1, 1, ARRAY(3));
+	compare(test);
+	/* There 16 runs are too many for an array, if they are in more than 12 slots. */
+	for (i = 5; i < 16; i++)
+		put(test, 63 * 64 + i, 63 * 64 + i, WORD(i));
+	expect_shape(test, 1, 1, ARRAY(4));
+	put(test, 63 * 64 + 16, 63 * 64 + 16, WORD(16));
+	expect_shape(test, 2, 0, 0);
+	clear_all(test);
+
+	/* Values, an array and a single in a node that collapses: the values are joined. */
+	for (i = 0; i < 65; i++)
+		put(test, 4096 + i * 31, 4096 + i * 31 + 7, WORD(i));
+	for (i = 32; i < 62; i++)
+		put(test, 4096 + i * 64, 4096 + i * 64 + 63, WORD(1));
+	compare(test);
+	drop(test, 4096, 4096 + 64 * 31 - 1);
+	compare(test);
+	expect_shape(test, 1, 1, ARRAY(4));
+	clear_all(test);
+}
+
+/* In which order the pages of a block come */
+static const struct {
+	unsigned long first, step;
+	bool begin;
+} fold_orders[] = {
+	{ 0, 1, false }, { 63, 63, false }, { 5, 11, false }, { 0, 1, true }, { 5, 11, true },
+};
+
+/* A block of one word is a value, however it has come about, up to 4096 pages. */
+static void test_fold(struct kunit *test)
+{
+	struct model *m = test->priv;
+	unsigned long base, i, k, n, page, first;
+
+	for (k = 0; k < ARRAY_SIZE(fold_orders); k++) {
+		for (n = 0; n < 3; n++) {
+			/* In an array; in page slots, as there have been many words */
+			base = BIT(18);
+			for (i = 0; n == 1 && i < 64; i++)
+				put(test, base + i, base + i, WORD(i + 5));
+			for (i = 0; n == 1 && i < 40; i++)
+				drop(test, base + (i + 7) % 64, base + (i + 7) % 64);
+			for (i = 0; n == 1 && i < 64; i++)
+				change(test, base + i, base + i, WORD(127) & ~WORD(0), WORD(1));
+			/* In blocks of an array that is not of 64 pages */
+			if (n == 2)
+				put(test, base + 64, base + 127, WORD(9));
+			for (i = 0; i < 64; i++) {
+				page = base + (fold_orders[k].first +
+					       i * fold_orders[k].step) % 64;
+				if (model_overlaps(m, page, page))
+					continue;
+				KUNIT_ASSERT_EQ(test, fold_orders[k].begin ?
+						model_do_insert_begin(m, page, page,
+								      WORD(1), 0, true) :
+						model_do_insert(m, page, page, WORD(1), 0), 0);
+				compare(test);
+			}
+			expect_run(test, base, base + 63, WORD(1));
+			for (first = base + 64 * (1 + (n == 2)); first < base + 4096;
+			     first += 64)
+				put(test, first, first + 63, WORD(1));
+			if (n == 2)
+				change(test, base + 64, base + 127, WORD(127) & ~WORD(0),
+				       WORD(1));
+			expect_run(test, base, base + 4095, WORD(1));
+			clear_all(test);
+		}
+	}
+
+	/* Page by page: 4096 of them are four runs in an array, which are left at that. */
+	for (first = BIT(18); first < BIT(18) + 4096 * 3; first++)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(&m->store, first ^ 63, first ^ 63,
+							 WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	expect_shape(test, 1, 1, ARRAY(4));
+	/* Larger blocks are not folded. */
+	for (; first < 2 * BIT(18); first += 4096)
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(&m->store, first, first + 4095,
+							 WORD(1), GFP_KERNEL_ACCOUNT), 0);
+	expect_shape(test, 2, 3, 3 * ARRAY(2));
+	vfio_xa_dma_destroy(&m->store);
+}
+
+/* The flags of a block become equal from one end to the other, or not quite. */
+static void test_checkerboard(struct kunit *test)
+{
+	static const unsigned long squares[] = { 1, 16, 64, 1024, 4096 };
+	struct model *m = test->priv;
+	unsigned long base, until, k;
+
+	for (k = 0; k < ARRAY_SIZE(squares); k++) {
+		base = 64 * squares[k] * 3;
+		for (until = 1; until <= 64; until += until == 3 ? 29 : until >= 32 ? 7 : 1) {
+			put(test, base, base + 64 * squares[k] - 1, WORD(1));
+			KUNIT_ASSERT_EQ(test, model_do_checkerboard(m, base, squares[k],
+								    VFIO_XA_DMA_BIG, until,
+								    until & 1), 0);
+			compare(test);
+			/* And the rest, in pieces that end in the middle of squares */
+			change(test, base, base + 33 * squares[k] + squares[k] / 2,
+			       VFIO_XA_DMA_BIG, 0);
+			compare(test);
+			change(test, base + 32 * squares[k], base + 64 * squares[k] - 1,
+			       VFIO_XA_DMA_BIG, 0);
+			expect_run(test, base, base + 64 * squares[k] - 1, WORD(1));
+			clear_all(test);
+		}
+	}
+}
+
+/* 64 pages in page slots, all of @word */
+static void put_pages(struct kunit *test, unsigned long base, unsigned long word)
+{
+	unsigned long i;
+
+	for (i = 0; i < 64; i++)
+		put(test, base + i, base + i, WORD(2 * i + 1));
+	for (i = 0; i < 64; i++)
+		change(test, base + i, base + i, WORD(127), word);
+}
+
+/*
+ * The first block of 4096 pages becomes like all others while the range that is changed
+ * goes on: it must not be folded with what is still to be changed.
+ */
+static void test_fold_done(struct kunit *test)
+{
+	static const unsigned long lasts[] = { 63, 64, 127, 130, 4031, 4095, 4096, 8191 };
+	const unsigned long base = 2 * BIT(12), big = VFIO_XA_DMA_BIG;
+	unsigned long i, k, kind;
+
+	for (kind = 0; kind < 4; kind++) {
+		for (k = 0; k < ARRAY_SIZE(lasts); k++) {
+			put(test, base + 4096, base + 8191, WORD(1));
+			for (i = 1; i < 64; i++)
+				if (i != 5)
+					put(test, base + i * 64, base + i * 64 + 63, WORD(1));
+			/* So many runs that the blocks are in slots of a node */
+			put_pages(test, base + 5 * 64, WORD(1) | VFIO_XA_DMA_DIRTY);
+			switch (kind) {
+			case 0:
+				put_pages(test, base, WORD(1));
+				for (i = 0; i < 64; i += 2)
+					change(test, base + i, base + i, 0, big);
+				break;
+			case 1:
+				put(test, base, base + 31, WORD(1) | big);
+				put(test, base + 32, base + 63, WORD(1));
+				break;
+			case 2:
+				put(test, base, base + 63, WORD(1) | big);
+				break;
+			default:
+				for (i = 0; i < 64; i++)
+					put(test, base + i, base + i,
+					    WORD(1) | VFIO_XA_DMA_PENDING);
+				break;
+			}
+			change(test, base + 5 * 64, base + 6 * 64 - 1, VFIO_XA_DMA_DIRTY, 0);
+			compare(test);
+			change(test, base, base + lasts[k], big | VFIO_XA_DMA_PENDING, 0);
+			compare(test);
+			if (lasts[k] == 4095)
+				expect_shape(test, 1, 0, 0);
+			expect_run(test, base, base + 8191, WORD(1));
+			clear_all(test);
+		}
+	}
+}
+
+/* Pages that are PENDING, each on its own, do not become a block: each can be undone. */
+static void test_fold_pending(struct kunit *test)
+{
+	struct model *m = test->priv;
+	unsigned long i, k, flag;
+
+	for (k = 0; k < 2; k++) {
+		flag = k ? VFIO_XA_DMA_UNMAPPING : VFIO_XA_DMA_PENDING;
+		put_pages(test, 4096, WORD(1));
+		put(test, 4096 + 64, 4096 + 64, WORD(1));
+		for (i = 0; i < 64; i++)
+			change(test, 4096 + i, 4096 + i, 0, flag);
+		compare(test);
+		for (i = 0; i < 64; i += 3)
+			KUNIT_ASSERT_EQ(test, model_commit_erase(m, 4096 + i, 4096 + i, true), 0);
+		for (i = 1; i < 64; i += 3)
+			KUNIT_ASSERT_EQ(test, model_commit_change(m, 4096 + i, 4096 + i, flag,
+								  0, true), 0);
+		clear_all(test);
+	}
+}
+
+/* The ends of runs of the greatest length, at which searches begin and end */
+static void test_find(struct kunit *test)
+{
+	const unsigned long base = BIT(24);
+	unsigned long i, k;
+
+	for (k = 1; k < 20; k++) {
+		for (i = 0; i < k; i++)
+			put(test, base + i * 2048, base + i * 2048 + 1023, WORD(1));
+		compare(test);
+		for (i = 0; i < k; i++) {
+			/* Nobody can get in beside a run, and nobody over its ends. */
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(test_store(test),
+								 base + i * 2048 + 1023,
+								 base + i * 2048 + 1024,
+								 WORD(2), GFP_KERNEL_ACCOUNT),
+					-EEXIST);
+			if (i)
+				KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(test_store(test),
+									 base + i * 2048 - 1,
+									 base + i * 2048,
+									 WORD(2),
+									 GFP_KERNEL_ACCOUNT),
+						-EEXIST);
+			KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(test_store(test),
+							       base + i * 2048 + 1024, 0), 0);
+		}
+		drop(test, base + (k - 1) * 2048, base + (k - 1) * 2048);
+		compare(test);
+		clear_all(test);
+	}
+}
+
+/*
+ * A page that comes and goes, at every number of pages there can be: nothing is moved for
+ * it, that is, nothing is allocated, unless it is the first or the second of its block.
+ */
+static void test_hysteresis(struct kunit *test)
+{
+	static const struct {
+		unsigned long base, stride, npages;
+	} rows[] = {
+		{ 0, 1, 128 }, { BIT(18), 1, 300 }, { 0, 64, 200 }, { BIT(24), 64, 300 },
+		{ BIT(30), BIT(12), 600 }, { BIT(48), BIT(36), 300 },
+	};
+	unsigned long i, k, n, at, most;
+
+	for (k = 0; k < ARRAY_SIZE(rows); k++) {
+		for (n = 0; n < 2 * rows[k].npages; n++) {
+			/* Up, and down again */
+			i = n < rows[k].npages ? n : 2 * rows[k].npages - n - 1;
+			at = rows[k].base + i * rows[k].stride;
+			if (n < rows[k].npages) {
+				put(test, at, at, WORD(i));
+				drop(test, at, at);
+				put(test, at, at, WORD(i));
+			} else {
+				drop(test, at, at);
+				put(test, at, at, WORD(i));
+				drop(test, at, at);
+			}
+			/* The same page again, from now on it has a place. */
+			nr_allocs = 0;
+			if (n < rows[k].npages) {
+				drop(test, at, at);
+				put(test, at, at, WORD(i));
+			} else {
+				put(test, at, at, WORD(i));
+				drop(test, at, at);
+			}
+			/* First in a block of 64 slots, second in a block of 64 pages */
+			most = i % 64 ? rows[k].stride == 1 && i % 64 == 1 : 2;
+			KUNIT_EXPECT_LE_MSG(test, nr_allocs, most, "row %lu, step %lu", k, n);
+		}
+		clear_all(test);
+	}
+}
+
+/* What must not fail gets its memory when nothing else does. */
+static void test_nofail(struct kunit *test)
+{
+	static const struct {
+		unsigned long stride, npages, first, last;
+	} rows[] = {
+		/* a value of 64 pages, of 4096, of all */
+		{ 0, 64, 5, 6 }, { 0, 4096, 1000, 3000 }, { 0, LAST, LAST / 3, LAST / 2 },
+		/* arrays that are full: of runs of 2 pages, to be pushed down or not */
+		{ 4, 2, 1, 1 }, { 4, 8, 1, 1 }, { 4, 16, 1, 61 }, { 4, 64, 1, 1 },
+		{ 4, 128, 1, 509 }, { 64, 64, 1, 1 }, { 64, 128, 1, 64 }, { 4096, 256, 1, 1 },
+	};
+	struct model *m = test->priv;
+	unsigned long i, k, stride;
+
+	for (k = 0; k < ARRAY_SIZE(rows); k++) {
+		stride = rows[k].stride;
+		if (!stride)
+			put(test, 0, rows[k].npages - 1, WORD(1));
+		for (i = 0; stride && i < rows[k].npages; i++)
+			put(test, i * stride, i * stride + 1, WORD(i));
+		model_only_nofail(true);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_prepare(&m->store, rows[k].first, rows[k].last,
+							  GFP_KERNEL_ACCOUNT | __GFP_NOFAIL), 0);
+		model_only_nofail(false);
+		KUNIT_EXPECT_EQ(test, model_commit_erase(m, rows[k].first, rows[k].last, true), 0);
+		clear_all(test);
+	}
+}
+
 /* What is done with each allocation failing in turn. */
 struct fail_case {
 	const char *name;
@@ -532,6 +1117,17 @@ static struct kunit_case xa_dma_cases[] = {
 	KUNIT_CASE(test_take),
 	KUNIT_CASE(test_single),
 	KUNIT_CASE(test_transient),
+	KUNIT_CASE(test_shape_few),
+	KUNIT_CASE(test_shape_ranges),
+	KUNIT_CASE(test_shape_limits),
+	KUNIT_CASE(test_shape_collapse),
+	KUNIT_CASE(test_fold),
+	KUNIT_CASE(test_fold_done),
+	KUNIT_CASE(test_fold_pending),
+	KUNIT_CASE(test_checkerboard),
+	KUNIT_CASE(test_find),
+	KUNIT_CASE(test_hysteresis),
+	KUNIT_CASE(test_nofail),
 	KUNIT_CASE(test_enomem),
 	KUNIT_CASE_SLOW(test_memory),
 	KUNIT_CASE_SLOW(test_slab),

@@ -10,6 +10,7 @@
  *	model_forbid(on)	no allocation succeeds, and one which is not
  *				opportunistic is an error
  *	model_forbidden()	how many such errors there were
+ *	model_only_nofail(on)	no allocation succeeds but those with __GFP_NOFAIL
  *	model_extra_check(t)	what else there is to check after a step
  *
  * The model is an array of segments in order. It is the list of what was asked
@@ -193,6 +194,42 @@ static int model_compare_at(struct model *m, unsigned long index)
 	return 0;
 }
 
+/* Does vfio_xa_dma_load() find what it should, at @index and beside it? */
+static bool model_load_around(struct model *m, unsigned long index)
+{
+	unsigned long i, word;
+	unsigned int at;
+
+	for (i = index - 1; i != index + 2; i++) {
+		if (i > VFIO_XA_DMA_LAST_INDEX)
+			continue;
+		at = model_find(m, i);
+		word = at < m->nr && m->seg[at].first <= i ? m->seg[at].word : 0;
+		if (!model_expect(vfio_xa_dma_load(&m->store, i) == word))
+			return false;
+	}
+	return true;
+}
+
+/* Look pages up at both ends of a run, and where blocks begin and end in it. */
+static bool model_load_run(struct model *m, const struct vfio_xa_dma_run *run)
+{
+	static const u8 orders[] = { 6, 10, 12 };
+	unsigned int i;
+
+	if (!model_load_around(m, run->first) || !model_load_around(m, run->last))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		unsigned long mask = BIT(orders[i]) - 1;
+
+		if (run->last - run->first > mask &&
+		    (!model_load_around(m, (run->first | mask) + 1) ||
+		     !model_load_around(m, run->last & ~mask)))
+			return false;
+	}
+	return true;
+}
+
 static int model_compare(struct model *m)
 {
 	struct vfio_xa_dma_run run, got;
@@ -215,7 +252,7 @@ static int model_compare(struct model *m)
 		if (!model_expect(vfio_xa_dma_next(&m->store, index, VFIO_XA_DMA_LAST_INDEX,
 						   &got)))
 			return -EINVAL;
-		if (!model_expect(model_same(&run, &got)))
+		if (!model_expect(model_same(&run, &got)) || !model_load_run(m, &run))
 			return -EINVAL;
 		index = run.last + 1;
 	}
@@ -326,6 +363,31 @@ static int model_commit_change(struct model *m, unsigned long first, unsigned lo
 	if (!model_expect(!model_forbidden()))
 		return -EINVAL;
 	model_change(m, first, last, clear, set);
+	return 0;
+}
+
+/*
+ * See that a range can be cut out. Sets *@done to false if that has failed as it should.
+ * What must not fail does not, though everything else that is allocated does.
+ */
+static int model_prepare(struct model *m, unsigned long first, unsigned long last,
+			 unsigned int fail, bool nofail, bool *done)
+{
+	int err;
+
+	if (nofail)
+		model_only_nofail(true);
+	else
+		model_fail_nth(fail);
+	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT |
+				  (nofail ? __GFP_NOFAIL : 0));
+	if (nofail)
+		model_only_nofail(false);
+	else
+		model_fail_nth(0);
+	*done = !err;
+	if (!model_expect(!err || (err == -ENOMEM && fail && !nofail)))
+		return -EINVAL;
 	return 0;
 }
 
@@ -474,6 +536,7 @@ static int model_do_take(struct model *m, unsigned long index, unsigned long unl
 static int model_step_erase(struct model *m, unsigned int fail)
 {
 	unsigned long first, last;
+	bool done;
 	u8 how;
 	int err;
 
@@ -483,16 +546,9 @@ static int model_step_erase(struct model *m, unsigned int fail)
 		return 0;
 	if (how & 2)
 		return model_do_take(m, how & 4 ? first : last, how & 8 ? VFIO_XA_DMA_WRITE : 0);
-	model_fail_nth(fail);
-	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
-	model_fail_nth(0);
-	if (fail && err) {
-		if (!model_expect(err == -ENOMEM))
-			return -EINVAL;
-		return 0;
-	}
-	if (!model_expect(!err))
-		return -EINVAL;
+	err = model_prepare(m, first, last, fail, how & 0x10, &done);
+	if (err || !done)
+		return err;
 	return model_commit_erase(m, first, last, how & 1);
 }
 
@@ -530,6 +586,7 @@ static int model_step_change(struct model *m, unsigned int fail)
 		VFIO_XA_DMA_WRITE, VFIO_XA_DMA_UNMAPPING,
 	};
 	unsigned long first, last, flag;
+	bool done;
 	u8 how;
 	int err;
 
@@ -548,21 +605,59 @@ static int model_step_change(struct model *m, unsigned int fail)
 	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2 ||
 	    m->nr_held == MODEL_HELD)
 		return 0;
-	model_fail_nth(fail);
-	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
-	model_fail_nth(0);
-	if (fail && err) {
-		if (!model_expect(err == -ENOMEM))
-			return -EINVAL;
-		return 0;
-	}
-	if (!model_expect(!err))
-		return -EINVAL;
+	err = model_prepare(m, first, last, fail, how & 0x10, &done);
+	if (err || !done)
+		return err;
 	if (flag == VFIO_XA_DMA_UNMAPPING)
 		m->held[m->nr_held++] = (struct model_held) { first, last, flag };
 	else if (how & 4)
 		return model_commit_change(m, first, last, flag, VFIO_XA_DMA_READ, how & 8);
 	return model_commit_change(m, first, last, 0, flag, how & 8);
+}
+
+/*
+ * A checkerboard of @flag in the block around @index: 64 squares of @square pages. It is set
+ * in every other square, and then taken away in the first @until squares: what was of two
+ * words becomes one again, up to there.
+ */
+static int model_do_checkerboard(struct model *m, unsigned long index, unsigned long square,
+				 unsigned long flag, unsigned int until, bool forbid)
+{
+	unsigned long base = index & ~(64 * square - 1), first, last;
+	bool clear, done;
+	unsigned int i;
+	int err;
+
+	for (i = 0; i <= 64; i += 2) {
+		clear = i == 64;
+		first = clear ? base : base + i * square;
+		last = first + (clear ? until : 1) * square - 1;
+		if (m->nr > MODEL_SEGMENTS / 2 || model_is_held(m, first, last))
+			return 0;
+		err = model_prepare(m, first, last, 0, true, &done);
+		if (!err)
+			err = model_commit_change(m, first, last, clear ? flag : 0,
+						  clear ? 0 : flag, forbid);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int model_step_checkerboard(struct model *m)
+{
+	static const u8 orders[] = { 0, 4, 6, 6, 10, 12 };
+	unsigned long index = model_index(m), word = model_word(m), square, base;
+	u8 how = model_byte(m), until = model_byte(m);
+	int err = 0;
+
+	square = BIT(orders[how % ARRAY_SIZE(orders)]);
+	base = index & ~(64 * square - 1);
+	if (how & 0x20 && !model_overlaps(m, base, base + 64 * square - 1))
+		err = model_do_insert(m, base, base + 64 * square - 1, word, 0);
+	return err ?: model_do_checkerboard(m, index, square, how & 0x80 ?
+					    VFIO_XA_DMA_BIG : VFIO_XA_DMA_VADDR_INVALID,
+					    until % 64 + 1, how & 0x40);
 }
 
 /* Let go of what is PENDING or UNMAPPING, one way or the other. */
@@ -637,8 +732,11 @@ static int model_step(struct model *m)
 	case 9 ... 10:
 		err = model_step_change(m, fail);
 		break;
-	case 11 ... 13:
+	case 11 ... 12:
 		err = model_step_release(m);
+		break;
+	case 13:
+		err = fail ? model_step_checkerboard(m) : model_step_release(m);
 		break;
 	case 14:
 		err = model_step_grow(m, 0);

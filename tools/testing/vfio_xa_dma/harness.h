@@ -31,6 +31,11 @@ static void model_forbid(bool on)
 	shim_slab.nowait_fails = on;
 }
 
+static void model_only_nofail(bool on)
+{
+	shim_slab.only_nofail = on;
+}
+
 static unsigned long model_forbidden(void)
 {
 	return harness_forbidden;
@@ -52,7 +57,14 @@ static size_t harness_bytes(void)
 
 static int model_extra_check(struct model *m)
 {
+	struct vfio_xa_dma_stats stats;
+
 	if (!model_expect(vfio_xa_dma_footprint(&m->store) == harness_bytes()))
+		return -EINVAL;
+	vfio_xa_dma_get_stats(&m->store, &stats);
+	if (!model_expect(stats.nodes == shim_slab.nr_nodes &&
+			  stats.arrays == shim_slab.nr_objects &&
+			  stats.array_bytes == shim_slab.bytes + shim_slab.nr_objects * 8))
 		return -EINVAL;
 	if (!model_expect(!shim_slab.nr_uncharged))
 		return -EINVAL;

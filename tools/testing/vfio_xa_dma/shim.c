@@ -23,6 +23,8 @@ static bool may_alloc(gfp_t gfp)
 {
 	if (!(gfp & __GFP_ACCOUNT))
 		shim_slab.nr_uncharged++;
+	if (shim_slab.only_nofail && !(gfp & __GFP_NOFAIL))
+		return false;
 	if (!(gfp & __GFP_DIRECT_RECLAIM))
 		return !shim_slab.nowait_fails;
 	shim_slab.nr_calls++;

@@ -86,6 +86,7 @@ struct kunit_suite {
 #define KUNIT_ASSERT_LT(test, a, b)	shim_compare(test, true, a, <, b, "")
 #define KUNIT_ASSERT_GT(test, a, b)	shim_compare(test, true, a, >, b, "")
 #define KUNIT_ASSERT_TRUE(test, a)	shim_compare(test, true, !!(a), ==, true, "")
+#define KUNIT_ASSERT_FALSE(test, a)	shim_compare(test, true, !!(a), ==, false, "")
 #define KUNIT_ASSERT_EQ_MSG(test, a, b, ...)	shim_compare(test, true, a, ==, b, __VA_ARGS__)
 
 #define kunit_activate_static_stub(test, function, replacement)		\

@@ -24,6 +24,7 @@ struct list_lru;
  * @bytes: bytes of them, rounded up to the sizes which kmalloc() has
  * @nr_uncharged: allocations which were not charged to the memory cgroup
  * @nowait_fails: GFP_NOWAIT gets nothing
+ * @only_nofail: what may fail fails
  * @fail_nth: the allocation to fail, 1 is the next one, 0 is none
  * @nr_calls: allocations asked for, other than opportunistic ones
  */
@@ -33,6 +34,7 @@ extern struct shim_slab {
 	unsigned long bytes;
 	unsigned long nr_uncharged;
 	bool nowait_fails;
+	bool only_nofail;
 	unsigned long fail_nth;
 	unsigned long nr_calls;
 } shim_slab;
