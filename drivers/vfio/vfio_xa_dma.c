@@ -602,9 +602,7 @@ static noinline void __array_fold(struct slot *slot, unsigned long done)
 /* Is an array one run, which covers all of the block? */
 static inline bool array_may_fold(const struct slot *slot)
 {
-	const struct vfio_xa_dma_elem *a = slot->entry;
-
-	return run_count(a) > slot_mask(slot) && !(a->word & VFIO_XA_DMA_TRANSIENT);
+	return run_count(slot->entry) > slot_mask(slot);
 }
 
 /* If so, it becomes a value. */

@@ -1372,6 +1372,53 @@ static void track_not(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, t->domains[1].tracking);
 }
 
+/* A single page that the driver does not unmap is not unpinned, now or later. */
+static void unmap_page_short(struct kunit *test)
+{
+	struct mock_domain *mock = core_test_domain(test, &mock_kinds[0]);
+	struct mock_memory *memory = mock_memory_alloc(test, 1, 0);
+	struct core_test *t = test->priv;
+
+	mock_memory_map(test, memory, PROT_READ | PROT_WRITE);
+	core_pin_map(test, memory, BASE, false);
+	mutex_lock(&t->lock);
+	mock->fail_unmap = 1;
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, vfio_dma_unmap(&t->space, BASE << PAGE_SHIFT, 1,
+						     VFIO_DMA_PINNED), 0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	vfio_dma_unmap_flush(&t->space);
+	mutex_unlock(&t->lock);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 1);
+	core_expect(test, BASE, 1, mock_memory_pfn(memory, 0), RW);
+	KUNIT_EXPECT_EQ(test, core_unmap(test, BASE, 1, true), 1);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
+}
+
+/* Who uncharges another address space lets go of it again. */
+static void uncharge_keeps_users(struct kunit *test)
+{
+	struct vfio_dma_owner owner = {};
+	struct mm_struct *mm = mm_alloc();
+
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	vfio_dma_owner_set(&owner);
+	mmdrop(owner.mm);
+	mmgrab(mm);
+	owner.mm = mm;
+	owner.lock_cap = true;
+	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 12), 0);
+	vfio_dma_uncharge(&owner, 5);
+	KUNIT_EXPECT_EQ(test, mm->locked_vm, 7);
+	KUNIT_EXPECT_EQ(test, atomic_read(&mm->mm_users), 1);
+	vfio_dma_owner_clear(&owner);
+	KUNIT_EXPECT_EQ(test, mm->locked_vm, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&mm->mm_users), 1);
+	mmput(mm);
+}
+
 static struct kunit_case core_cases[] = {
 	KUNIT_CASE(mock_notices),
 	KUNIT_CASE_PARAM(probe, kind_gen_params),
@@ -1405,6 +1452,8 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE(track_take),
 	KUNIT_CASE(track_read),
 	KUNIT_CASE(track_not),
+	KUNIT_CASE(unmap_page_short),
+	KUNIT_CASE(uncharge_keeps_users),
 	{}
 };
 

@@ -2847,6 +2847,8 @@ static void random_cuts(struct kunit *test)
 	}
 }
 
+#include "vfio_type1v3_meanwhile.h"
+
 static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(cut, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_each_page, kind_gen_params),
@@ -2889,6 +2891,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
 	KUNIT_CASE_PARAM(random_cuts, kind_gen_params),
+	MEANWHILE_CASES,
 	{}
 };
 

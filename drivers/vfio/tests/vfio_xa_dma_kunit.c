@@ -541,6 +541,8 @@ static void clear_all(struct kunit *test)
 /* A few pages, in the smallest forms */
 static void test_shape_few(struct kunit *test)
 {
+	unsigned long i;
+
 	/* A single; the next is one in the same node */
 	put(test, 5, 5, WORD(1));
 	expect_shape(test, 1, 0, 0);
@@ -588,6 +590,26 @@ static void test_shape_few(struct kunit *test)
 	compare(test);
 	change(test, 0, 63, VFIO_XA_DMA_WRITE, VFIO_XA_DMA_DIRTY);
 	expect_shape(test, 1, 0, 0);
+	clear_all(test);
+
+	/* Small arrays keep the room that they have had. */
+	for (i = 0; i < 4; i++)
+		put(test, 8 * i, 8 * i + 1, WORD(i));
+	expect_shape(test, 1, 1, ARRAY(2));
+	drop(test, 8, 63);
+	expect_shape(test, 1, 1, ARRAY(2));
+	clear_all(test);
+
+	/* A run whose word changes becomes one with what is before it and behind it. */
+	for (i = 0; i < 4; i++)
+		put(test, 8 * i, 8 * i + 7, WORD(1) | (i == 1 || i == 2 ? VFIO_XA_DMA_BIG : 0));
+	put(test, 40, 40, WORD(2));
+	put(test, 50, 50, WORD(2));
+	expect_shape(test, 1, 1, ARRAY(3));
+	change(test, 8, 23, VFIO_XA_DMA_BIG, 0);
+	for (i = 0; i < 5; i++)
+		put(test, 52 + 2 * i, 52 + 2 * i, WORD(2));
+	expect_shape(test, 1, 1, ARRAY(3));
 	clear_all(test);
 
 	/* Not on other levels */
@@ -701,7 +723,8 @@ static void test_shape_limits(struct kunit *test)
 static void test_shape_collapse(struct kunit *test)
 {
 	const unsigned long base = BIT(48) + BIT(30);
-	unsigned long i;
+	struct vfio_xa_dma_stats before, stats;
+	unsigned long i, k;
 
 	/* Six levels down, and up again to where it began */
 	put(test, base, base, WORD(0));
@@ -744,6 +767,33 @@ static void test_shape_collapse(struct kunit *test)
 	expect_shape(test, 1, 1, ARRAY(4));
 	put(test, 63 * 64 + 16, 63 * 64 + 16, WORD(16));
 	expect_shape(test, 2, 0, 0);
+	clear_all(test);
+
+	/* The same with blocks of 4096 pages: two of 64 pages are few, 13 are not. */
+	for (k = 2; k <= 13; k++) {
+		for (i = 0; i < 40; i++)
+			put(test, i * 4096, i * 4096, WORD(i));
+		for (i = 0; i < 16; i++)
+			put(test, 63 * 4096 + 64 * (i % k) + i / k,
+			    63 * 4096 + 64 * (i % k) + i / k, WORD(i));
+		vfio_xa_dma_get_stats(test_store(test), &before);
+		put(test, BIT(18) - 1, BIT(18) - 1, WORD(16));
+		vfio_xa_dma_get_stats(test_store(test), &stats);
+		KUNIT_EXPECT_EQ(test, stats.nodes, before.nodes + (k > 12));
+		clear_all(test);
+	}
+
+	/* Not if the blocks are larger */
+	for (i = 1; i < 41; i++)
+		put(test, i * BIT(18), i * BIT(18), WORD(i));
+	for (i = 0; i < 129; i++)
+		put(test, BIT(24) - BIT(18) + i * 2031, BIT(24) - BIT(18) + i * 2031, WORD(i));
+	vfio_xa_dma_get_stats(test_store(test), &stats);
+	KUNIT_EXPECT_GT(test, stats.nodes, 1UL);
+	for (i = 0; i < 110; i++)
+		drop(test, BIT(24) - BIT(18) + i * 2031, BIT(24) - BIT(18) + i * 2031);
+	vfio_xa_dma_get_stats(test_store(test), &stats);
+	KUNIT_EXPECT_EQ(test, stats.nodes, 1UL);
 	clear_all(test);
 
 	/* Values, an array and a single in a node that collapses: the values are joined. */
@@ -807,6 +857,24 @@ static void test_fold(struct kunit *test)
 			clear_all(test);
 		}
 	}
+
+	/* All pages of a block but one are alike, wherever that is. */
+	for (k = 1; k < 64; k++) {
+		for (i = 0; i < 64; i++)
+			put(test, 4096 + i, 4096 + i, WORD(i + 2));
+		put(test, 4096 + 64, 4096 + 64, WORD(1));
+		for (i = 0; i < 64; i++)
+			if (i != k)
+				change(test, 4096 + i, 4096 + i, WORD(127) & ~WORD(0), WORD(1));
+		compare(test);
+		clear_all(test);
+	}
+
+	/* 64 values of 4096 pages remain 64, as do the 64 of those above them. */
+	for (i = 0; i < 64; i++)
+		put(test, BIT(18) + i * 4096, BIT(18) + i * 4096 + 4095, WORD(1));
+	expect_shape(test, 2, 0, 0);
+	clear_all(test);
 
 	/* Page by page: 4096 of them are four runs in an array, which are left at that. */
 	for (first = BIT(18); first < BIT(18) + 4096 * 3; first++)
@@ -900,7 +968,9 @@ static void test_fold_done(struct kunit *test)
 			compare(test);
 			change(test, base, base + lasts[k], big | VFIO_XA_DMA_PENDING, 0);
 			compare(test);
-			if (lasts[k] == 4095)
+			if (lasts[k] == 4096)
+				expect_shape(test, 1, 1, ARRAY(3));
+			else
 				expect_shape(test, 1, 0, 0);
 			expect_run(test, base, base + 8191, WORD(1));
 			clear_all(test);

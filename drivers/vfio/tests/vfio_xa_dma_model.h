@@ -254,6 +254,10 @@ static int model_compare(struct model *m)
 			return -EINVAL;
 		if (!model_expect(model_same(&run, &got)) || !model_load_run(m, &run))
 			return -EINVAL;
+		/* And with nothing else in the range than its first page */
+		if (!model_expect(vfio_xa_dma_next(&m->store, index, run.first, &got) &&
+				  got.first == run.first && got.last == run.first))
+			return -EINVAL;
 		index = run.last + 1;
 	}
 	if (!model_expect(index > VFIO_XA_DMA_LAST_INDEX ||
@@ -749,8 +753,9 @@ static int model_step(struct model *m)
 }
 
 /*
- * The XArray takes levels away at the root when nothing but the first slot is left,
- * down to a single page, which random steps hardly ever come to.
+ * The XArray takes levels away at the root when nothing but the first slot is left, down
+ * to a single page, which random steps hardly ever come to: not the last step may be that
+ * of the page slots, and they must not become an array.
  */
 static int model_shrink_root(struct model *m)
 {
@@ -765,13 +770,17 @@ static int model_shrink_root(struct model *m)
 	}
 	err = model_do_insert(m, 1UL << 30, 1UL << 30,
 			      vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ), 0);
-	if (!err)
-		err = model_commit_erase(m, 1UL << 30, 1UL << 30, false);
 	for (i = 39; i && !err; i--) {
-		err = model_commit_erase(m, i, i, false);
+		err = model_commit_erase(m, i, i, true);
 		if (!err)
 			err = model_compare(m);
 	}
+	if (!err)
+		err = model_commit_erase(m, 1UL << 30, 1UL << 30, true);
+	if (!err)
+		err = model_compare(m);
+	if (!err && !model_expect(!vfio_xa_dma_footprint(&m->store)))
+		err = -EINVAL;
 	if (!err)
 		err = model_compare_at(m, 0);
 	if (!err)
