@@ -55,6 +55,11 @@ static void model_fail_nth(unsigned int n)
 	fail_nth = n;
 }
 
+static unsigned int model_fail_left(void)
+{
+	return fail_nth;
+}
+
 static void model_forbid(bool on)
 {
 	forbid = on;
@@ -600,15 +605,24 @@ static void test_shape_few(struct kunit *test)
 	expect_shape(test, 1, 1, ARRAY(2));
 	clear_all(test);
 
-	/* A run whose word changes becomes one with what is before it and behind it. */
+	/* Runs whose words change become one with what is before them and behind them. */
 	for (i = 0; i < 4; i++)
-		put(test, 8 * i, 8 * i + 7, WORD(1) | (i == 1 || i == 2 ? VFIO_XA_DMA_BIG : 0));
+		put(test, 8 * i, 8 * i + 7, WORD(1) | (i == 1 ? VFIO_XA_DMA_BIG : 0) |
+		    (i == 2 ? VFIO_XA_DMA_DIRTY : 0));
 	put(test, 40, 40, WORD(2));
 	put(test, 50, 50, WORD(2));
 	expect_shape(test, 1, 1, ARRAY(3));
-	change(test, 8, 23, VFIO_XA_DMA_BIG, 0);
+	change(test, 8, 23, VFIO_XA_DMA_BIG | VFIO_XA_DMA_DIRTY, 0);
 	for (i = 0; i < 5; i++)
 		put(test, 52 + 2 * i, 52 + 2 * i, WORD(2));
+	expect_shape(test, 1, 1, ARRAY(3));
+	clear_all(test);
+
+	/* Of 16 runs that become one, half of the room is given back. */
+	for (i = 0; i < 16; i++)
+		put(test, 2 * i, 2 * i + 1, WORD(1) | (i & 1 ? VFIO_XA_DMA_BIG : 0));
+	expect_shape(test, 1, 1, ARRAY(4));
+	change(test, 0, 31, VFIO_XA_DMA_BIG, 0);
 	expect_shape(test, 1, 1, ARRAY(3));
 	clear_all(test);
 
@@ -621,6 +635,8 @@ static void test_shape_few(struct kunit *test)
 /* Ranges, and on which level they are stored */
 static void test_shape_ranges(struct kunit *test)
 {
+	unsigned long i;
+
 	/* So many pages are one run, from the page after the root's first block on */
 	put(test, BIT(18), BIT(18) + 1023, WORD(1));
 	expect_shape(test, 1, 1, ARRAY(0));
@@ -653,6 +669,33 @@ static void test_shape_ranges(struct kunit *test)
 	expect_shape(test, 2, 2, 2 * ARRAY(0));
 	drop(test, BIT(48), BIT(48));
 	expect_shape(test, 2, 1, ARRAY(0));
+	clear_all(test);
+
+	/* To cut a value takes an array with room for the cuts, and no node. */
+	put(test, 64, 127, WORD(1));
+	drop(test, 127, 127);
+	expect_shape(test, 1, 1, ARRAY(1));
+	put(test, 128, 191, WORD(1));
+	drop(test, 150, 150);
+	expect_shape(test, 1, 2, ARRAY(1) + ARRAY(2));
+	clear_all(test);
+	put(test, BIT(18), BIT(18) + 4095, WORD(1));
+	drop(test, BIT(18) + 100, BIT(18) + 100);
+	expect_shape(test, 2, 1, ARRAY(3));
+	clear_all(test);
+
+	/* Where runs end anyway no room is needed. */
+	for (i = 0; i < 8; i++)
+		put(test, 64 + 16 * i, 64 + 16 * i + 1, WORD(i));
+	expect_shape(test, 1, 2, 2 * ARRAY(2));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_prepare(test_store(test), 64 + 48, 128 + 1,
+						  GFP_KERNEL_ACCOUNT), 0);
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_prepare(test_store(test), 64, 64 + 1,
+						  GFP_KERNEL_ACCOUNT), 0);
+	expect_shape(test, 1, 2, 2 * ARRAY(2));
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_prepare(test_store(test), 64, 64,
+						  GFP_KERNEL_ACCOUNT), 0);
+	expect_shape(test, 1, 2, ARRAY(2) + ARRAY(3));
 	clear_all(test);
 
 	/* Runs in an array are of 1024 pages at most, and joined up to that. */
@@ -719,12 +762,56 @@ static void test_shape_limits(struct kunit *test)
 	}
 }
 
+/* What becomes of the runs of an array that is pushed down */
+static void test_shape_push_down(struct kunit *test)
+{
+	unsigned long i;
+
+	/* A block, a run across two, two pages in one, and one page in each of the others */
+	put(test, 4096, 4096 + 63, WORD(99));
+	put(test, 4096 + 100, 4096 + 130, WORD(98));
+	put(test, 4096 + 132, 4096 + 132, WORD(97));
+	for (i = 3; i < 64; i++)
+		put(test, 4096 + i * 64 + i, 4096 + i * 64 + i, WORD(i));
+	expect_shape(test, 1, 1, ARRAY(6));
+	put(test, 4096 + 3 * 64 + 7, 4096 + 3 * 64 + 7, WORD(96));
+	expect_shape(test, 2, 3, ARRAY(0) + 2 * ARRAY(1));
+	compare(test);
+	clear_all(test);
+}
+
+/* Page slots of which all but one go, or that are in the way of a range */
+static void test_pages(struct kunit *test)
+{
+	unsigned long i, k;
+
+	for (k = 0; k < 2; k++) {
+		for (i = 0; i < 64; i++)
+			put(test, 4096 + i, 4096 + i, WORD(i));
+		put(test, 4096 + 64, 4096 + 64, WORD(1));
+		drop(test, 4096 + 30, 4096 + 30);
+		drop(test, 4096 + 40, 4096 + 42);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(test_store(test), 4096 + 30, 4096 + 31,
+							 WORD(1), GFP_KERNEL_ACCOUNT), -EEXIST);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(test_store(test), 4096 + 40, 4096 + 43,
+							 WORD(1), GFP_KERNEL_ACCOUNT), -EEXIST);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_insert(test_store(test), 4096 + 29, 4096 + 30,
+							 WORD(1), GFP_KERNEL_ACCOUNT), -EEXIST);
+		compare(test);
+		put(test, 4096 + 40, 4096 + 42, WORD(1));
+		compare(test);
+		drop(test, 4096 + k, 4096 + 62 + k);
+		compare(test);
+		clear_all(test);
+	}
+}
+
 /* Sparse nodes become arrays, and paths of nodes go. */
 static void test_shape_collapse(struct kunit *test)
 {
 	const unsigned long base = BIT(48) + BIT(30);
 	struct vfio_xa_dma_stats before, stats;
-	unsigned long i, k;
+	unsigned long i, k, at;
 
 	/* Six levels down, and up again to where it began */
 	put(test, base, base, WORD(0));
@@ -796,6 +883,22 @@ static void test_shape_collapse(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats.nodes, 1UL);
 	clear_all(test);
 
+	/* An array on its own, three levels down, goes up when it is small enough. */
+	for (i = 0; i < 257; i++) {
+		at = BIT(36) + (i < 200 ? 0 : BIT(24)) + i * 1000;
+		put(test, at, at, WORD(i));
+	}
+	vfio_xa_dma_get_stats(test_store(test), &stats);
+	KUNIT_EXPECT_EQ(test, stats.nodes, 3UL);
+	drop(test, BIT(36) + BIT(24), BIT(36) + BIT(30) - 1);
+	for (i = 199; i >= 128; i--) {
+		vfio_xa_dma_get_stats(test_store(test), &stats);
+		KUNIT_EXPECT_EQ(test, stats.nodes, 3UL);
+		drop(test, BIT(36) + i * 1000, BIT(36) + i * 1000);
+	}
+	expect_shape(test, 1, 1, ARRAY(7));
+	clear_all(test);
+
 	/* Values, an array and a single in a node that collapses: the values are joined. */
 	for (i = 0; i < 65; i++)
 		put(test, 4096 + i * 31, 4096 + i * 31 + 7, WORD(i));
@@ -808,36 +911,44 @@ static void test_shape_collapse(struct kunit *test)
 	clear_all(test);
 }
 
-/* In which order the pages of a block come */
+/* 64 pages in page slots, all of @word */
+static void put_pages(struct kunit *test, unsigned long base, unsigned long word)
+{
+	unsigned long i;
+
+	for (i = 0; i < 64; i++)
+		put(test, base + i, base + i, WORD(2 * i + 1));
+	for (i = 0; i < 64; i++)
+		change(test, base + i, base + i, WORD(127), word);
+}
+
+/* In which order the pages of a block come, and how */
 static const struct {
 	unsigned long first, step;
 	bool begin;
 } fold_orders[] = {
-	{ 0, 1, false }, { 63, 63, false }, { 5, 11, false }, { 0, 1, true }, { 5, 11, true },
+	{ 0, 1, false }, { 63, 63, false }, { 5, 11, false },
+	{ 0, 1, true }, { 63, 63, true }, { 5, 11, true },
 };
 
 /* A block of one word is a value, however it has come about, up to 4096 pages. */
 static void test_fold(struct kunit *test)
 {
 	struct model *m = test->priv;
-	unsigned long base, i, k, n, page, first;
+	unsigned long i, k, n, page, first;
 
 	for (k = 0; k < ARRAY_SIZE(fold_orders); k++) {
-		for (n = 0; n < 3; n++) {
+		for (n = 0; n < 2; n++) {
 			/* In an array; in page slots, as there have been many words */
-			base = BIT(18);
-			for (i = 0; n == 1 && i < 64; i++)
-				put(test, base + i, base + i, WORD(i + 5));
-			for (i = 0; n == 1 && i < 40; i++)
-				drop(test, base + (i + 7) % 64, base + (i + 7) % 64);
-			for (i = 0; n == 1 && i < 64; i++)
-				change(test, base + i, base + i, WORD(127) & ~WORD(0), WORD(1));
-			/* In blocks of an array that is not of 64 pages */
-			if (n == 2)
-				put(test, base + 64, base + 127, WORD(9));
+			put(test, 4095, 4095, WORD(9));
+			for (i = 0; n && i < 64; i++)
+				put(test, 64 + i, 64 + i, WORD(i + 5));
+			for (i = 0; n && i < 40; i++)
+				drop(test, 64 + (i + 7) % 64, 64 + (i + 7) % 64);
+			for (i = 0; n && i < 64; i++)
+				change(test, 64 + i, 64 + i, WORD(127) & ~WORD(0), WORD(1));
 			for (i = 0; i < 64; i++) {
-				page = base + (fold_orders[k].first +
-					       i * fold_orders[k].step) % 64;
+				page = 64 + (fold_orders[k].first + i * fold_orders[k].step) % 64;
 				if (model_overlaps(m, page, page))
 					continue;
 				KUNIT_ASSERT_EQ(test, fold_orders[k].begin ?
@@ -846,17 +957,39 @@ static void test_fold(struct kunit *test)
 						model_do_insert(m, page, page, WORD(1), 0), 0);
 				compare(test);
 			}
-			expect_run(test, base, base + 63, WORD(1));
-			for (first = base + 64 * (1 + (n == 2)); first < base + 4096;
-			     first += 64)
-				put(test, first, first + 63, WORD(1));
-			if (n == 2)
-				change(test, base + 64, base + 127, WORD(127) & ~WORD(0),
-				       WORD(1));
-			expect_run(test, base, base + 4095, WORD(1));
+			expect_run(test, 64, 127, WORD(1));
+			expect_shape(test, 1, 0, 0);
 			clear_all(test);
 		}
 	}
+
+	/* One page, and the 63 before it or behind it */
+	for (k = 0; k < 2; k++) {
+		put(test, k ? 127 : 64, k ? 127 : 64, WORD(1));
+		put(test, k ? 64 : 65, k ? 126 : 127, WORD(1));
+		expect_shape(test, 1, 0, 0);
+		clear_all(test);
+	}
+
+	/* The last block of 64, where the others are: one in a node that there is. */
+	for (i = 0; i < 64; i++)
+		if (i != 5 && i != 7)
+			put(test, 4096 + i * 64, 4096 + i * 64 + 63, WORD(1));
+	put_pages(test, 4096 + 5 * 64, WORD(1));
+	KUNIT_EXPECT_EQ(test, model_do_insert_begin(m, 4096 + 7 * 64, 4096 + 7 * 64 + 63,
+						    WORD(1), 0, true), 0);
+	expect_shape(test, 1, 0, 0);
+	drop(test, 4096 + 7 * 64, 4096 + 7 * 64 + 63);
+	put(test, 4096 + 7 * 64, 4096 + 7 * 64 + 63, WORD(1));
+	compare(test);
+	clear_all(test);
+	for (i = 0; i < 64; i++)
+		if (i != 5 && i != 7)
+			put(test, 4096 + i * 64, 4096 + i * 64 + 63, WORD(1));
+	put_pages(test, 4096 + 5 * 64, WORD(1));
+	put(test, 4096 + 7 * 64, 4096 + 7 * 64 + 63, WORD(1));
+	expect_shape(test, 1, 0, 0);
+	clear_all(test);
 
 	/* All pages of a block but one are alike, wherever that is. */
 	for (k = 1; k < 64; k++) {
@@ -914,17 +1047,6 @@ static void test_checkerboard(struct kunit *test)
 			clear_all(test);
 		}
 	}
-}
-
-/* 64 pages in page slots, all of @word */
-static void put_pages(struct kunit *test, unsigned long base, unsigned long word)
-{
-	unsigned long i;
-
-	for (i = 0; i < 64; i++)
-		put(test, base + i, base + i, WORD(2 * i + 1));
-	for (i = 0; i < 64; i++)
-		change(test, base + i, base + i, WORD(127), word);
 }
 
 /*
@@ -1166,13 +1288,12 @@ static void test_enomem(struct kunit *test)
 			else
 				err = vfio_xa_dma_insert(&m->store, c->first, c->last,
 							 WORD(~0UL), GFP_KERNEL_ACCOUNT);
+			KUNIT_EXPECT_EQ(test, err, model_fail_left() ? 0 : -ENOMEM);
 			model_fail_nth(0);
-			if (err)
-				KUNIT_EXPECT_EQ(test, err, -ENOMEM);
-			else if (c->cut)
+			if (!err && c->cut)
 				KUNIT_EXPECT_EQ(test, 0, model_commit_erase(m, c->first,
 									    c->last, true));
-			else
+			else if (!err)
 				model_insert(m, c->first, c->last, WORD(~0UL));
 			KUNIT_EXPECT_EQ(test, model_compare(m), 0);
 			KUNIT_EXPECT_EQ(test, model_fini(m), 0);
@@ -1190,6 +1311,8 @@ static struct kunit_case xa_dma_cases[] = {
 	KUNIT_CASE(test_shape_few),
 	KUNIT_CASE(test_shape_ranges),
 	KUNIT_CASE(test_shape_limits),
+	KUNIT_CASE(test_shape_push_down),
+	KUNIT_CASE(test_pages),
 	KUNIT_CASE(test_shape_collapse),
 	KUNIT_CASE(test_fold),
 	KUNIT_CASE(test_fold_done),

@@ -7,6 +7,7 @@
  * which say how allocations are made to fail:
  *
  *	model_fail_nth(n)	the nth allocation from now on fails, 0: none
+ *	model_fail_left()	0 if that one has failed
  *	model_forbid(on)	no allocation succeeds, and one which is not
  *				opportunistic is an error
  *	model_forbidden()	how many such errors there were
@@ -377,6 +378,7 @@ static int model_commit_change(struct model *m, unsigned long first, unsigned lo
 static int model_prepare(struct model *m, unsigned long first, unsigned long last,
 			 unsigned int fail, bool nofail, bool *done)
 {
+	bool failed;
 	int err;
 
 	if (nofail)
@@ -385,12 +387,11 @@ static int model_prepare(struct model *m, unsigned long first, unsigned long las
 		model_fail_nth(fail);
 	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT |
 				  (nofail ? __GFP_NOFAIL : 0));
-	if (nofail)
-		model_only_nofail(false);
-	else
-		model_fail_nth(0);
+	failed = fail && !nofail && !model_fail_left();
+	model_only_nofail(false);
+	model_fail_nth(0);
 	*done = !err;
-	if (!model_expect(!err || (err == -ENOMEM && fail && !nofail)))
+	if (!model_expect(err == (failed ? -ENOMEM : 0)))
 		return -EINVAL;
 	return 0;
 }
@@ -400,25 +401,24 @@ static int model_prepare(struct model *m, unsigned long first, unsigned long las
 static int model_do_insert(struct model *m, unsigned long first, unsigned long last,
 			   unsigned long word, unsigned int fail)
 {
+	bool failed;
 	int err;
 
 	if (m->nr > MODEL_SEGMENTS / 2)
 		return 0;
 	model_fail_nth(fail);
 	err = vfio_xa_dma_insert(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
+	failed = fail && !model_fail_left();
 	model_fail_nth(0);
 	if (model_overlaps(m, first, last)) {
 		if (!model_expect(err == -EEXIST))
 			return -EINVAL;
 		return 0;
 	}
-	if (fail && err) {
-		if (!model_expect(err == -ENOMEM))
-			return -EINVAL;
-		return 0;
-	}
-	if (!model_expect(!err))
+	if (!model_expect(err == (failed ? -ENOMEM : 0)))
 		return -EINVAL;
+	if (failed)
+		return 0;
 	model_insert(m, first, last, word);
 	if (word & VFIO_XA_DMA_PENDING)
 		m->held[m->nr_held++] = (struct model_held) { first, last,
@@ -430,25 +430,24 @@ static int model_do_insert(struct model *m, unsigned long first, unsigned long l
 static int model_do_insert_begin(struct model *m, unsigned long first, unsigned long last,
 				 unsigned long word, unsigned int fail, bool keep)
 {
+	bool failed;
 	int ret;
 
 	if (m->nr > MODEL_SEGMENTS / 2)
 		return 0;
 	model_fail_nth(fail);
 	ret = vfio_xa_dma_insert_begin(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
+	failed = fail && !model_fail_left();
 	model_fail_nth(0);
 	if (model_overlaps(m, first, last)) {
 		if (!model_expect(ret == -EEXIST))
 			return -EINVAL;
 		return 0;
 	}
-	if (fail && ret < 0) {
-		if (!model_expect(ret == -ENOMEM))
-			return -EINVAL;
-		return 0;
-	}
-	if (!model_expect(!ret || ret == 1))
+	if (!model_expect(failed ? ret == -ENOMEM : !ret || ret == 1))
 		return -EINVAL;
+	if (failed)
+		return 0;
 	model_forbid(true);
 	if (!keep)
 		vfio_xa_dma_erase(&m->store, first, last);

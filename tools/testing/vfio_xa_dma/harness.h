@@ -22,6 +22,11 @@ static void model_fail_nth(unsigned int n)
 	shim_slab.nowait_fails = n;
 }
 
+static unsigned int model_fail_left(void)
+{
+	return shim_slab.fail_nth;
+}
+
 static void model_forbid(bool on)
 {
 	if (on)

@@ -35,7 +35,7 @@ extern struct shim_slab {
 	unsigned long nr_uncharged;
 	bool nowait_fails;
 	bool only_nofail;
-	unsigned long fail_nth;
+	unsigned int fail_nth;
 	unsigned long nr_calls;
 } shim_slab;
 
