@@ -924,21 +924,31 @@ static inline bool node_is_dense(const struct xa_node *node)
 }
 
 /*
- * Is the node which the slot is in so sparse that it should be an array in the slot of its
- * parent? Sets *@nr to the number of runs.
+ * Is the node which the slot is in so sparse that it should be an array in the
+ * slot of its parent? Returns the node which that array is to replace: one
+ * above it if that holds nothing else. Sets *@nr to the number of runs.
  */
-static bool node_is_sparse(const struct slot *slot, unsigned int *nr)
+static struct xa_node *node_is_sparse(const struct slot *slot, unsigned int *nr)
 {
-	const struct xa_node *node = slot->node;
+	struct xa_node *node = slot->node, *top = node, *parent;
 	unsigned int limit;
 
-	if (!node || !rcu_access_pointer(node->parent) || node->shift >= ARRAY_MAX_SHIFT)
-		return false;
-	limit = node_sparse_limit(node);
+	if (!node)
+		return NULL;
+	for (;;) {
+		parent = rcu_dereference_raw(top->parent);
+		if (!parent || top->shift >= ARRAY_MAX_SHIFT)
+			return NULL;
+		if (parent->count > 1 || parent->shift >= ARRAY_MAX_SHIFT ||
+		    !rcu_access_pointer(parent->parent))
+			break;
+		top = parent;
+	}
+	limit = node_sparse_limit(top);
 	if (node->count > limit)
-		return false;
+		return NULL;
 	*nr = node_count_runs(node, limit);
-	return *nr <= limit;
+	return *nr <= limit ? top : NULL;
 }
 
 /*
@@ -949,11 +959,11 @@ static void node_collapse(struct slot *slot)
 {
 	struct vfio_xa_dma_elem *a, *out, *child;
 	unsigned long index, mask;
-	struct xa_node *node;
+	struct xa_node *node, *top;
 	unsigned int nr, i;
 	void *entry;
 
-	while (node_is_sparse(slot, &nr)) {
+	while ((top = node_is_sparse(slot, &nr))) {
 		a = array_alloc(slot->store, order_for(nr), GFP_TRY);
 		if (!a)
 			return;
@@ -982,7 +992,7 @@ static void node_collapse(struct slot *slot)
 		}
 		array_set_size(a, nr, order_for(nr));
 		array_join(a, 0, nr - 1);
-		node_replace(slot, node->shift + XA_CHUNK_SHIFT, a);
+		node_replace(slot, top->shift + XA_CHUNK_SHIFT, a);
 		array_shrink(slot);
 	}
 }

@@ -23,7 +23,7 @@ static u64 rnd(u64 n)
 
 static bool result(bool ok, const char *name, const char *order, double bytes, double goal)
 {
-	printf("%s - memory: %s, %s: %.3f bytes a page, at most %.1f\n",
+	printf("%s - memory: %s, %s: %.3f bytes a page, at most %.3f\n",
 	       ok ? "ok" : "not ok", name, order, bytes, goal);
 	return ok;
 }
@@ -41,11 +41,11 @@ static bool table(void)
 
 			vfio_xa_dma_init(&store);
 			milli = pattern_measure(&store, &patterns[i], order);
-			ok &= result(milli && milli <= patterns[i].goal_milli &&
+			ok &= result(milli && milli <= patterns[i].goal_milli[order] &&
 				     vfio_xa_dma_footprint(&store) == harness_bytes() &&
 				     !vfio_xa_dma_validate(&store),
 				     patterns[i].name, pattern_orders[order],
-				     milli / 1000.0, patterns[i].goal_milli / 1000.0);
+				     milli / 1000.0, patterns[i].goal_milli[order] / 1000.0);
 			vfio_xa_dma_destroy(&store);
 		}
 	}
@@ -58,9 +58,8 @@ static bool table(void)
  */
 #define ERASE_PAGES	(1UL << 15)
 #define ERASE_LEFT	1024
-#define ERASE_GOAL	128.0
 
-static bool erase_clusters(unsigned long cluster, unsigned long stride)
+static bool erase_clusters(unsigned long cluster, unsigned long stride, double goal)
 {
 	static unsigned long index[ERASE_PAGES];
 	struct vfio_xa_dma store;
@@ -97,20 +96,26 @@ static bool erase_clusters(unsigned long cluster, unsigned long stride)
 	}
 	vfio_xa_dma_destroy(&store);
 	snprintf(name, sizeof(name), "clusters of %lu, one page in %lu", cluster, stride);
-	return result(worst && worst <= ERASE_GOAL, name, "erased at random", worst,
-		      ERASE_GOAL);
+	return result(worst && worst <= goal, name, "erased at random", worst, goal);
 }
 
 static bool erase_all(void)
 {
-	static const unsigned long clusters[] = { 64, 512, 4096, ERASE_PAGES };
-	static const unsigned long strides[] = { 1, 16, 64 };
-	unsigned int i, j;
+	/* A tenth more than is taken */
+	static const struct {
+		unsigned long cluster, stride;
+		double goal;
+	} rows[] = {
+		{ 64, 1, 60 }, { 64, 16, 61 }, { 64, 64, 61 },
+		{ 512, 1, 65 }, { 512, 16, 74 }, { 512, 64, 76 },
+		{ 4096, 1, 84 }, { 4096, 16, 78 }, { 4096, 64, 77 },
+		{ ERASE_PAGES, 1, 75 }, { ERASE_PAGES, 16, 75 }, { ERASE_PAGES, 64, 63 },
+	};
+	unsigned int i;
 	bool ok = true;
 
-	for (i = 0; i < ARRAY_SIZE(clusters); i++)
-		for (j = 0; j < ARRAY_SIZE(strides); j++)
-			ok &= erase_clusters(clusters[i], strides[j]);
+	for (i = 0; i < ARRAY_SIZE(rows); i++)
+		ok &= erase_clusters(rows[i].cluster, rows[i].stride, rows[i].goal);
 	return ok;
 }
 
@@ -121,7 +126,7 @@ static bool erase_all(void)
 #define DIMS		5
 #define MIN_PAGES	1024
 #define MAX_PAGES	20000
-#define WORST_GOAL	64.0
+#define WORST_GOAL	63.0
 #define LONG		5	/* @words: all different, and none fits into a single */
 #define MIXED		6	/* @words: all different, and every other one does */
 
