@@ -34,10 +34,14 @@ MODULE_PARM_DESC(count, "Number of devices, 8 at most");
  * struct vfio_emulated_test_page - a page that a device has pinned
  * @page: the page
  * @count: how often
+ * @object: number of pages of the object that begins with it, 0 if none does
+ * @is_part: it belongs to an object, and is not to be found by itself
  */
 struct vfio_emulated_test_page {
 	struct page *page;
 	unsigned int count;
+	unsigned int object;
+	bool is_part;
 };
 
 /**
@@ -119,24 +123,63 @@ static int vfio_emulated_test_remember(struct vfio_emulated_test *test,
 	return 0;
 }
 
-/* Unpin all that is pinned of [@first, @last].  Returns how many pins that was. */
+/* Forget all of an object, or what is left of it. */
+static void vfio_emulated_test_forget_object(struct vfio_emulated_test *test,
+					     unsigned long index,
+					     unsigned int npages)
+{
+	while (npages--)
+		vfio_emulated_test_forget(test, index++);
+}
+
+/*
+ * Unpin all that is pinned of [@first, @last], and objects that begin there.  With
+ * @parts, pages of objects are found by themselves, too.  Returns how many pins that
+ * was.
+ */
 static unsigned long vfio_emulated_test_release(struct vfio_emulated_test *test,
 						unsigned long first,
-						unsigned long last)
+						unsigned long last, bool parts)
 {
 	unsigned long index = first, n = 0;
+	struct vfio_emulated_test_page *page;
+	unsigned int npages;
 
 	for (;;) {
 		mutex_lock(&test->lock);
-		if (!xa_find(&test->pages, &index, last, XA_PRESENT)) {
+		page = xa_find(&test->pages, &index, last, XA_PRESENT);
+		if (!page) {
 			mutex_unlock(&test->lock);
 			return n;
 		}
-		vfio_emulated_test_forget(test, index);
+		if (page->is_part && !page->object && !parts) {
+			mutex_unlock(&test->lock);
+			if (index++ == last)
+				return n;
+			continue;
+		}
+		npages = parts ? 1 : max(page->object, 1);
+		vfio_emulated_test_forget_object(test, index, npages);
 		mutex_unlock(&test->lock);
 		vfio_unpin_pages(&test->vdev, (dma_addr_t)index << PAGE_SHIFT,
-				 1);
-		n++;
+				 npages);
+		n += npages;
+	}
+}
+
+/* The pages that were pinned last are an object.  All of them are pinned once. */
+static void vfio_emulated_test_make_object(struct vfio_emulated_test *test,
+					   unsigned long first,
+					   unsigned int npages)
+{
+	struct vfio_emulated_test_page *page;
+	unsigned int i;
+
+	lockdep_assert_held(&test->lock);
+	for (i = 0; i < npages; i++) {
+		page = xa_load(&test->pages, first + i);
+		page->is_part = true;
+		page->object = i ? 0 : npages;
 	}
 }
 
@@ -169,12 +212,12 @@ static void vfio_emulated_test_dma_unmap(struct vfio_device *vdev, u64 iova,
 		test->state.ignore--;
 	mutex_unlock(&test->lock);
 
+	vfio_emulated_test_delay(test, delay_ms);
 	if (ignore)
 		return;
-	vfio_emulated_test_delay(test, delay_ms);
 	/* What a call has pinned just now, it must have time to remember. */
 	if (!vfio_emulated_test_release(test, iova >> PAGE_SHIFT,
-					(iova + size - 1) >> PAGE_SHIFT))
+					(iova + size - 1) >> PAGE_SHIFT, false))
 		usleep_range(1000, 2000);
 }
 
@@ -208,6 +251,9 @@ static long vfio_emulated_test_pin(struct vfio_emulated_test *test,
 	/* The last one is not remembered, nor are those behind it. */
 	for (i -= 2; err && i >= 0; i--)
 		vfio_emulated_test_forget(test, (pin->iova >> PAGE_SHIFT) + i);
+	if (!err && test->state.objects)
+		vfio_emulated_test_make_object(test, pin->iova >> PAGE_SHIFT,
+					       ret);
 	mutex_unlock(&test->lock);
 	if (err) {
 		vfio_unpin_pages(&test->vdev, pin->iova, ret);
@@ -385,6 +431,7 @@ static long vfio_emulated_test_state(struct vfio_emulated_test *test,
 	if (state.set) {
 		test->state.ignore = state.ignore;
 		WRITE_ONCE(test->state.delay_ms, state.delay_ms);
+		test->state.objects = state.objects;
 	}
 	state = test->state;
 	mutex_unlock(&test->lock);
@@ -506,7 +553,7 @@ static void vfio_emulated_test_close(struct vfio_device *vdev)
 		container_of(vdev, struct vfio_emulated_test, vdev);
 
 	flush_work(&test->work);
-	vfio_emulated_test_release(test, 0, ULONG_MAX);
+	vfio_emulated_test_release(test, 0, ULONG_MAX, true);
 }
 
 static int vfio_emulated_test_init_dev(struct vfio_device *vdev)

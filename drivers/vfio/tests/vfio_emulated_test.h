@@ -65,9 +65,10 @@ struct vfio_emulated_test_rw {
  * struct vfio_emulated_test_state - argument of STATE
  * @ignore: how many more notifications of an unmap to do nothing about; ~0 for
  *	all of them
- * @delay_ms: how long to take for each of the others
- * @set: not 0 to set the two above, 0 to leave them as they are
- * @__reserved: 0
+ * @delay_ms: how long to take for each of them
+ * @set: not 0 to set @ignore, @delay_ms and @objects, 0 to leave them as they are
+ * @objects: not 0: what one PIN pins from now on is an object, which is found by its
+ *	first page alone when an unmap is notified, and unpinned as a whole
  * @notified: out: notifications so far
  * @iova: out: range of the last one
  * @size: out: its size in bytes
@@ -78,7 +79,7 @@ struct vfio_emulated_test_state {
 	__u32 ignore;
 	__u32 delay_ms;
 	__u32 set;
-	__u32 __reserved;
+	__u32 objects;
 	__u64 notified;
 	__u64 iova;
 	__u64 size;

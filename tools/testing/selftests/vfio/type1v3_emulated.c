@@ -198,6 +198,20 @@ int emulated_set(int fd, __u32 ignore, __u32 delay_ms)
 }
 
 /**
+ * emulated_set_objects() - Have what each PIN pins be an object from now on
+ * @fd: device
+ *
+ * When the device is told of an unmap it finds an object by its first page alone, and
+ * unpins all of it.
+ */
+int emulated_set_objects(int fd)
+{
+	struct vfio_emulated_test_state state = { .objects = 1, .set = 1 };
+
+	return ioctl(fd, VFIO_EMULATED_TEST_STATE, &state) ? -errno : 0;
+}
+
+/**
  * emulated_state() - What a device has been told, and what it holds
  * @fd: device
  *

@@ -33,6 +33,7 @@ int emulated_background(int fd, __u32 cmd, __u64 iova, __u32 npages);
 #define EMULATED_HOLD	900000
 
 int emulated_set(int fd, __u32 ignore, __u32 delay_ms);
+int emulated_set_objects(int fd);
 struct vfio_emulated_test_state emulated_state(int fd);
 
 int dirty_tracking(struct container *c, __u32 flags);
