@@ -146,6 +146,20 @@ struct vfio_type1v3_map {
 	bool lost;
 };
 
+/**
+ * struct vfio_type1v3_release - a range that drivers are asked to unpin
+ * @next: in &vfio_type1v3.releases
+ * @first: first IOVA page
+ * @last: last IOVA page
+ * @interruptible: the caller gives up when it is killed
+ */
+struct vfio_type1v3_release {
+	struct list_head next;
+	unsigned long first;
+	unsigned long last;
+	bool interruptible;
+};
+
 /* What is counted, for debugfs */
 enum vfio_type1v3_op {
 	VFIO_TYPE1V3_OP_MAP,
@@ -187,6 +201,7 @@ struct vfio_type1v3_count {
  * @devices: open devices that pin pages, list of struct vfio_device; changes
  *	with @devices_lock and @lock held
  * @pins: what emulated devices have pinned, VFIO_TYPE1V3_PIN_*
+ * @releases: list of struct vfio_type1v3_release, of calls that wait for drivers
  * @vaddr_invalid: pages whose user memory is gone until it is updated
  * @dirty_tracking: VFIO_IOMMU_DIRTY_PAGES_FLAG_START was last
  * @counts: what has been done
@@ -212,6 +227,7 @@ struct vfio_type1v3 {
 	struct mutex devices_lock;	/* drivers' callbacks */
 	struct list_head devices;
 	struct vfio_xa_dma pins;
+	struct list_head releases;
 	unsigned long vaddr_invalid;
 	bool dirty_tracking;
 	struct vfio_type1v3_count counts[VFIO_TYPE1V3_NR_OPS];
@@ -779,46 +795,134 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 	return ret;
 }
 
+/* Nothing is pinned anew in a range whose pins are being released. */
+static bool vfio_type1v3_is_releasing(const struct vfio_type1v3 *container,
+				      unsigned long index)
+{
+	const struct vfio_type1v3_release *release;
+
+	list_for_each_entry(release, &container->releases, next)
+		if (index >= release->first && index <= release->last)
+			return true;
+	return false;
+}
+
+/* Is a page still pinned that drivers were asked to unpin, and the caller alive? */
+static bool vfio_type1v3_must_ask(const struct vfio_type1v3_release *release,
+				  struct vfio_type1v3 *container,
+				  unsigned long index)
+{
+	return vfio_xa_dma_load(&container->pins, index) &&
+	       !(release->interruptible && fatal_signal_pending(current));
+}
+
+/*
+ * Have all drivers unpin what they have pinned of [@first, @last].  Called with
+ * the mutex held, returns with it held; it is dropped in between.
+ */
+static void vfio_type1v3_notify(struct vfio_type1v3 *container,
+				unsigned long first, unsigned long last)
+{
+	struct vfio_device *device;
+
+	mutex_unlock(&container->lock);
+	mutex_lock(&container->devices_lock);
+	list_for_each_entry(device, &container->devices, iommu_entry)
+		device->ops->dma_unmap(device, vfio_type1v3_iova(first),
+				       (u64)(last - first + 1) << PAGE_SHIFT);
+	mutex_unlock(&container->devices_lock);
+	cond_resched();
+	mutex_lock(&container->lock);
+}
+
+/* The last of the pinned pages that follow page @index without a gap */
+static unsigned long vfio_type1v3_last_pin(struct vfio_type1v3 *container,
+					   unsigned long index)
+{
+	unsigned long end = index | (VFIO_TYPE1V3_UNMAP_WINDOW - 1);
+	struct vfio_xa_dma_run run;
+
+	while (index < end &&
+	       vfio_xa_dma_next(&container->pins, index + 1, end, &run) &&
+	       run.first == index + 1) {
+		index = run.last;
+		cond_resched();
+	}
+	return index;
+}
+
+/*
+ * Have page @index unpinned, and of what follows it in the range as much as a
+ * window holds.  Called with the mutex held, returns with it held; it is dropped
+ * in between.
+ *
+ * A driver may keep an object of several pages that it finds by the first one
+ * alone, which need not be in the range.  So if the page is still pinned, drivers
+ * are told of its neighbours to the left, one by one as long as these are pinned:
+ * no other object goes but those that begin between the first page of this one
+ * and @index.  Then they are told of all that is pinned around it.
+ */
+static void vfio_type1v3_release_page(struct vfio_type1v3 *container,
+				      const struct vfio_type1v3_release *release,
+				      unsigned long index)
+{
+	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES - 1;
+	unsigned long first = index, last, bound;
+	struct vfio_xa_dma_run run;
+
+	/* A pinned page is mapped. */
+	if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, index,
+					   release->last, &run)))
+		return;
+	last = min(run.last, index | (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
+	vfio_type1v3_notify(container, index, last);
+
+	bound = index - min(index, VFIO_TYPE1V3_UNMAP_WINDOW);
+	while (vfio_type1v3_must_ask(release, container, index) &&
+	       first > bound &&
+	       vfio_xa_dma_load(&container->pins, first - 1)) {
+		first--;
+		vfio_type1v3_notify(container, first, first);
+	}
+
+	while (vfio_type1v3_must_ask(release, container, index) && retries--)
+		vfio_type1v3_notify(container, first,
+				    max(last, vfio_type1v3_last_pin(container,
+								    index)));
+}
+
 /*
  * Have the drivers of emulated devices unpin what they have pinned of
- * [@first, @last].  The mutex is dropped while they do; no new pins are made in
- * the meantime, and there are none when it returns.
+ * [@first, @last].  The mutex is dropped while they do.  No new pins are made in
+ * the meantime, so that there is an end to it, and there are none left when it
+ * returns 0; -EINTR if @interruptible and the caller is about to die.
  */
-static void vfio_type1v3_release_pins(struct vfio_type1v3 *container,
-				      unsigned long first, unsigned long last)
+static int vfio_type1v3_release_pins(struct vfio_type1v3 *container,
+				     unsigned long first, unsigned long last,
+				     bool interruptible)
 {
-	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES;
+	struct vfio_type1v3_release release = {
+		.first = first,
+		.last = last,
+		.interruptible = interruptible,
+	};
 	struct vfio_xa_dma_run run;
-	struct vfio_device *device;
-	unsigned long pos = first;
+	int ret = 0;
 
-	/* From the beginning each time: others pin what is not marked yet. */
+	list_add(&release.next, &container->releases);
 	while (vfio_type1v3_has_pins(container) &&
 	       vfio_xa_dma_next(&container->pins, first, last, &run)) {
-		if (run.first != pos)
-			retries = VFIO_TYPE1V3_RELEASE_RETRIES;
-		pos = run.first;
-		/* A pinned page is mapped. */
-		if (!retries-- ||
-		    WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, pos,
-						   last, &run))) {
-			vfio_type1v3_leak_pins(container, pos, pos);
-			continue;
+		if (interruptible && fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
 		}
-
-		run.last = min(run.last, run.first |
-			       (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
-		vfio_type1v3_change(container, run.first, run.last, 0,
-				    VFIO_XA_DMA_UNMAPPING);
-		mutex_unlock(&container->lock);
-		mutex_lock(&container->devices_lock);
-		list_for_each_entry(device, &container->devices, iommu_entry)
-			device->ops->dma_unmap(device,
-				vfio_type1v3_iova(run.first),
-				(u64)vfio_type1v3_run_pages(&run) << PAGE_SHIFT);
-		mutex_unlock(&container->devices_lock);
-		mutex_lock(&container->lock);
+		first = run.first;
+		vfio_type1v3_release_page(container, &release, first);
+		if (vfio_type1v3_must_ask(&release, container, first))
+			vfio_type1v3_leak_pins(container, first, first);
 	}
+	list_del(&release.next);
+	return ret;
 }
 
 static noinline int vfio_type1v3_unmap_runs(struct vfio_type1v3 *container,
@@ -840,12 +944,8 @@ static noinline int vfio_type1v3_unmap_runs(struct vfio_type1v3 *container,
 		first = run.last + 1;
 		if (!ret && interruptible && fatal_signal_pending(current))
 			ret = -EINTR;
-		if (ret) {
-			/* What stays can be pinned again. */
-			vfio_type1v3_change(container, first, last,
-					    VFIO_XA_DMA_UNMAPPING, 0);
+		if (ret)
 			break;
-		}
 		cond_resched();
 	}
 	return ret;
@@ -1381,18 +1481,15 @@ static int vfio_type1v3_do_unmap(struct vfio_type1v3 *container,
 	}
 
 	if (vfio_type1v3_has_pins(container)) {
-		vfio_type1v3_release_pins(container, first, last);
-		ret = vfio_type1v3_check_unmap(container, unmap, bitmap,
-					       &iova_last);
+		ret = vfio_type1v3_release_pins(container, first, last, true);
+		ret = ret ?: vfio_type1v3_check_unmap(container, unmap, bitmap,
+						      &iova_last);
 	}
 	if (bitmap && !ret)
 		ret = vfio_type1v3_report_dirty(container, first, last, false,
 						bitmap->data);
-	if (ret) {
-		vfio_type1v3_change(container, first, last,
-				    VFIO_XA_DMA_UNMAPPING, 0);
+	if (ret)
 		goto out_size;
-	}
 
 	ret = vfio_type1v3_unmap_range(container, first, last, true, &npages,
 				       &unpinned);
@@ -2666,7 +2763,8 @@ static void vfio_type1v3_do_detach(struct vfio_type1v3 *container,
 
 	/* This drops the mutex, so it is first; VFIO holds other groups off. */
 	if (last_group)
-		vfio_type1v3_release_pins(container, 0, VFIO_XA_DMA_LAST_INDEX);
+		vfio_type1v3_release_pins(container, 0, VFIO_XA_DMA_LAST_INDEX,
+					  false);
 
 	if (domain)
 		iommu_detach_group(domain->dma.domain, iommu_group);
@@ -3200,10 +3298,12 @@ vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
 		first = unit->request.first;
 		last = unit->request.last;
 		/* This drops the mutex: others may unmap a part. */
+		ret = 0;
 		if (vfio_type1v3_has_pins(container)) {
 			vfio_type1v3_unmap_finish(container, unpinned);
 			unpinned = 0;
-			vfio_type1v3_release_pins(container, first, last);
+			ret = vfio_type1v3_release_pins(container, first, last,
+							true);
 		}
 		/* Domains may have come since the entries were checked. */
 		mask = 0;
@@ -3216,8 +3316,9 @@ vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
 			vfio_type1v3_split_unit(batch, i);
 
 		npages = 0;
-		ret = -EINVAL;
-		if (!((first | (unit->request.last + 1)) & mask))
+		if (!ret && (first | (unit->request.last + 1)) & mask)
+			ret = -EINVAL;
+		if (!ret)
 			ret = vfio_type1v3_unmap_range(container, first,
 						       unit->request.last, true,
 						       &npages, &unpinned);
@@ -3232,9 +3333,6 @@ vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
 			vfio_type1v3_fail_entry(batch, i++, ret);
 		else
 			i = vfio_type1v3_fail_unmap(batch, i, npages, ret);
-		/* What stays can be pinned again. */
-		vfio_type1v3_change(container, first, last,
-				    VFIO_XA_DMA_UNMAPPING, 0);
 	}
 	vfio_type1v3_unmap_finish(container, unpinned);
 	return i;
@@ -3570,7 +3668,8 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 	int ret;
 
 	word = vfio_xa_dma_load(&container->store, index);
-	if (!word || word & VFIO_XA_DMA_TRANSIENT)
+	if (!word || word & VFIO_XA_DMA_PENDING ||
+	    vfio_type1v3_is_releasing(container, index))
 		return -EINVAL;
 	if (prot & ~vfio_type1v3_prot(word))
 		return -EPERM;
@@ -3861,7 +3960,7 @@ vfio_type1v3_copy_run(struct vfio_type1v3 *container, unsigned long word,
 	void __user *user = vfio_type1v3_user(word, iova);
 	size_t left;
 
-	if (!word || word & VFIO_XA_DMA_TRANSIENT)
+	if (!word || word & VFIO_XA_DMA_PENDING)
 		return -EINVAL;
 	if (!(word & VFIO_XA_DMA_READ) ||
 	    (write && !(word & VFIO_XA_DMA_WRITE)))
@@ -4190,6 +4289,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 	INIT_LIST_HEAD(&container->maps);
 	INIT_LIST_HEAD(&container->emulated);
 	INIT_LIST_HEAD(&container->devices);
+	INIT_LIST_HEAD(&container->releases);
 	vfio_xa_dma_init(&container->pins);
 	vfio_xa_dma_init(&container->store);
 	ret = vfio_dma_space_init(&container->space, &container->lock,

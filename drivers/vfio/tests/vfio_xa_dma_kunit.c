@@ -458,8 +458,8 @@ static void test_transient(struct kunit *test)
 	for (i = (1UL << 20) + 4090; i < (1UL << 20) + 4100; i++) {
 		KUNIT_ASSERT_EQ(test, vfio_xa_dma_prepare(store, i, i, GFP_KERNEL_ACCOUNT), 0);
 		model_forbid(true);
-		vfio_xa_dma_change(store, i, i, 0, VFIO_XA_DMA_UNMAPPING);
-		expect_run(test, i, i, WORD(3) | VFIO_XA_DMA_UNMAPPING);
+		vfio_xa_dma_change(store, i, i, 0, VFIO_XA_DMA_PENDING);
+		expect_run(test, i, i, WORD(3) | VFIO_XA_DMA_PENDING);
 		vfio_xa_dma_erase(store, i, i);
 		model_forbid(false);
 		KUNIT_EXPECT_EQ(test, model_forbidden(), 0);

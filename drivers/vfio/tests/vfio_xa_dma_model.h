@@ -25,7 +25,7 @@
 #define MODEL_SEGMENTS	4096
 #define MODEL_HELD	8
 
-/* A range which is PENDING or UNMAPPING: it needs no prepare. */
+/* A range which is PENDING: it needs no prepare. */
 struct model_held {
 	unsigned long first, last, flag;
 };
@@ -586,7 +586,7 @@ static int model_step_change(struct model *m, unsigned int fail)
 {
 	static const unsigned long flags[] = {
 		VFIO_XA_DMA_VADDR_INVALID, VFIO_XA_DMA_BIG,
-		VFIO_XA_DMA_WRITE, VFIO_XA_DMA_UNMAPPING,
+		VFIO_XA_DMA_WRITE, VFIO_XA_DMA_PENDING,
 	};
 	unsigned long first, last, flag;
 	bool done;
@@ -596,7 +596,7 @@ static int model_step_change(struct model *m, unsigned int fail)
 	model_range(m, &first, &last);
 	how = model_byte(m);
 	flag = flags[how & 3];
-	if (flag == VFIO_XA_DMA_UNMAPPING) {
+	if (flag == VFIO_XA_DMA_PENDING) {
 		/* Holes would not be held. */
 		unsigned int i = model_find(m, first);
 
@@ -611,7 +611,7 @@ static int model_step_change(struct model *m, unsigned int fail)
 	err = model_prepare(m, first, last, fail, how & 0x10, &done);
 	if (err || !done)
 		return err;
-	if (flag == VFIO_XA_DMA_UNMAPPING)
+	if (flag == VFIO_XA_DMA_PENDING)
 		m->held[m->nr_held++] = (struct model_held) { first, last, flag };
 	else if (how & 4)
 		return model_commit_change(m, first, last, flag, VFIO_XA_DMA_READ, how & 8);
@@ -663,7 +663,7 @@ static int model_step_checkerboard(struct model *m)
 					    until % 64 + 1, how & 0x40);
 }
 
-/* Let go of what is PENDING or UNMAPPING, one way or the other. */
+/* Let go of what is PENDING, one way or the other. */
 static int model_step_release(struct model *m)
 {
 	u8 how = model_byte(m);
