@@ -219,6 +219,34 @@ void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_uncharge, "VFIO_DMA");
 
+/**
+ * vfio_dma_charge_lost() - charge pages that nobody can unpin any more
+ * @owner: owner of the mappings, may be another process or gone
+ * @npages: number of pages
+ * @charged: how many of them are charged already
+ *
+ * They stay charged for as long as the address space exists, whatever its limit,
+ * and @owner forgets them.
+ *
+ * Context: Process context, may sleep.  Takes and releases mmap_lock.
+ */
+void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
+			  unsigned long charged)
+{
+	struct mm_struct *mm = owner->mm;
+
+	if (!mmget_not_zero(mm)) {
+		vfio_dma_count_charge(owner, -charged);
+		return;
+	}
+	mmap_write_lock(mm);
+	__account_locked_vm(mm, npages - charged, true, owner->task, true);
+	vfio_dma_count_charge(owner, -charged);
+	mmap_write_unlock(mm);
+	mmput_async(mm);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_charge_lost, "VFIO_DMA");
+
 /*
  * Pages that an IOMMU may still reach are never unpinned.  They are charged as
  * long as the owner stays, whatever its limit, because the request that pinned
@@ -539,7 +567,8 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_now, "VFIO_DMA");
  * @page: set to the page, which the caller unpins
  *
  * Context: Process context, may sleep, but not for user space to provide the
- * page.  Takes and releases mmap_lock.
+ * page; for its migration, if it is not where it may be pinned.  Takes and
+ * releases mmap_lock.
  * Return: true if it is pinned; false if it is not there, or not so that it can
  * be pinned: vfio_dma_pin_step() finds it out, or changes it.
  */

@@ -46,6 +46,8 @@ void vfio_dma_owner_clear(struct vfio_dma_owner *owner);
 int vfio_dma_owner_move(struct vfio_dma_owner *owner);
 int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages);
 void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages);
+void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
+			  unsigned long charged);
 
 /*
  * An extent does not cross a multiple of this many pages of physical memory, and

@@ -90,14 +90,18 @@ MODULE_PARM_DESC(alias_type1,
 
 /*
  * A page that emulated devices have pinned, as a word of a store: 40 bits of its page
- * frame number, number of pins, and whether the page may have been written to.  The
- * highest flag bit is the store's, so the low bits of the number are below it.
+ * frame number, number of pins, whether the page may have been written to, and whether
+ * it is charged on its own: it is not while the domains have the same page mapped.
+ * The highest flag bit is the store's, so the low bits of the number are below it.
  */
 #define VFIO_TYPE1V3_PIN_WRITE		BIT(0)
-#define VFIO_TYPE1V3_PIN_LOW_BITS	(VFIO_XA_DMA_FLAG_BITS - 2)
+#define VFIO_TYPE1V3_PIN_CHARGED	BIT(1)
+#define VFIO_TYPE1V3_PIN_LOW_SHIFT	2
+#define VFIO_TYPE1V3_PIN_LOW_BITS \
+	(VFIO_XA_DMA_FLAG_BITS - 1 - VFIO_TYPE1V3_PIN_LOW_SHIFT)
 #define VFIO_TYPE1V3_PIN_LOW_MASK	(BIT(VFIO_TYPE1V3_PIN_LOW_BITS) - 1)
 #define VFIO_TYPE1V3_PIN_ONE		BIT(VFIO_XA_DMA_FLAG_BITS)
-#define VFIO_TYPE1V3_PIN_COUNT_BITS	21
+#define VFIO_TYPE1V3_PIN_COUNT_BITS	20
 #define VFIO_TYPE1V3_PIN_HIGH_SHIFT \
 	(VFIO_XA_DMA_FLAG_BITS + VFIO_TYPE1V3_PIN_COUNT_BITS)
 #define VFIO_TYPE1V3_PIN_COUNT_MASK \
@@ -382,15 +386,41 @@ static bool vfio_type1v3_has_pins(const struct vfio_type1v3 *container)
 	return !vfio_xa_dma_empty(&container->pins);
 }
 
+static unsigned long vfio_type1v3_pin_word(unsigned long pfn)
+{
+	return pfn >> VFIO_TYPE1V3_PIN_LOW_BITS << VFIO_TYPE1V3_PIN_HIGH_SHIFT |
+	       (pfn & VFIO_TYPE1V3_PIN_LOW_MASK) << VFIO_TYPE1V3_PIN_LOW_SHIFT |
+	       VFIO_TYPE1V3_PIN_ONE;
+}
+
+static unsigned long vfio_type1v3_pin_pfn(unsigned long word)
+{
+	return word >> VFIO_TYPE1V3_PIN_HIGH_SHIFT << VFIO_TYPE1V3_PIN_LOW_BITS |
+	       (word >> VFIO_TYPE1V3_PIN_LOW_SHIFT & VFIO_TYPE1V3_PIN_LOW_MASK);
+}
+
+/* Replace what is known of a page that is pinned. */
+static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
+				 unsigned long index, unsigned long from,
+				 unsigned long to)
+{
+	/* Pins of one page at several addresses can be equal, and a run. */
+	vfio_xa_dma_prepare(&container->pins, index, index,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_change(&container->pins, index, index, from, to);
+}
+
+/* Count pinned pages; with @charged those only that are charged on their own. */
 static noinline unsigned long
 __vfio_type1v3_count_pins(struct vfio_type1v3 *container, unsigned long first,
-			  unsigned long last)
+			  unsigned long last, bool charged)
 {
 	struct vfio_xa_dma_run run;
 	unsigned long n = 0;
 
 	while (vfio_xa_dma_next(&container->pins, first, last, &run)) {
-		n += vfio_type1v3_run_pages(&run);
+		if (!charged || run.word & VFIO_TYPE1V3_PIN_CHARGED)
+			n += vfio_type1v3_run_pages(&run);
 		if (run.last >= last)
 			break;
 		first = run.last + 1;
@@ -405,7 +435,16 @@ vfio_type1v3_count_pins(struct vfio_type1v3 *container, unsigned long first,
 {
 	if (!vfio_type1v3_has_pins(container))
 		return 0;
-	return __vfio_type1v3_count_pins(container, first, last);
+	return __vfio_type1v3_count_pins(container, first, last, false);
+}
+
+static inline unsigned long
+vfio_type1v3_count_charged_pins(struct vfio_type1v3 *container,
+				unsigned long first, unsigned long last)
+{
+	if (!vfio_type1v3_has_pins(container))
+		return 0;
+	return __vfio_type1v3_count_pins(container, first, last, true);
 }
 
 /* Change flags of pages that are not known to be a run of their own. */
@@ -710,19 +749,22 @@ static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
 
 /*
  * Forget pins of pages that are unmapped nevertheless.  What a driver still uses
- * can only be leaked.
+ * can only be leaked, and stays charged.
  */
 static void vfio_type1v3_leak_pins(struct vfio_type1v3 *container,
 				   unsigned long first, unsigned long last)
 {
-	if (!vfio_type1v3_has_pins(container))
+	unsigned long npages = vfio_type1v3_count_pins(container, first, last);
+
+	if (!WARN_ONCE(npages,
+		       "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n"))
 		return;
-	if (WARN_ONCE(vfio_type1v3_count_pins(container, first, last),
-		      "vfio_iommu_type1v3: a driver keeps pages that are unmapped\n")) {
-		vfio_xa_dma_prepare(&container->pins, first, last,
-				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
-		vfio_xa_dma_erase(&container->pins, first, last);
-	}
+	vfio_dma_charge_lost(&container->owner, npages,
+			     vfio_type1v3_count_charged_pins(container, first,
+							     last));
+	vfio_xa_dma_prepare(&container->pins, first, last,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_erase(&container->pins, first, last);
 }
 
 static unsigned long vfio_type1v3_count_invalid(struct vfio_type1v3 *container,
@@ -1069,6 +1111,16 @@ static void vfio_type1v3_unmap_all(struct vfio_type1v3 *container)
 	vfio_type1v3_unmap_finish(container, unpinned);
 }
 
+/* Without a domain every page that is pinned is charged on its own. */
+static void vfio_type1v3_set_charged(struct vfio_type1v3 *container,
+				     unsigned long first, unsigned long last)
+{
+	vfio_xa_dma_prepare(&container->pins, first, last,
+			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_change(&container->pins, first, last, 0,
+			   VFIO_TYPE1V3_PIN_CHARGED);
+}
+
 /*
  * Keep the mappings up to page @last, but not in the domains of @space: only
  * what emulated devices have pinned remains pinned, and charged.
@@ -1090,8 +1142,11 @@ static void vfio_type1v3_unpin_upto(struct vfio_type1v3 *container,
 		first = run.last + 1;
 	}
 	vfio_dma_unmap_flush(space);
-	extra = vfio_type1v3_count_pins(container, 0, last);
+	extra = vfio_type1v3_count_pins(container, 0, last) -
+		vfio_type1v3_count_charged_pins(container, 0, last);
 	vfio_dma_uncharge(&container->owner, unpinned - min(unpinned, extra));
+	if (extra)
+		vfio_type1v3_set_charged(container, 0, last);
 }
 
 /* Calls in progress lose what they have mapped, but not what they reserved. */
@@ -2432,6 +2487,47 @@ static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 						 true);
 }
 
+static bool vfio_type1v3_maps_pfn(struct vfio_dma_domain *domain,
+				  unsigned long index, unsigned long pfn)
+{
+	struct vfio_dma_extent extent;
+
+	return vfio_dma_domain_lookup(domain, vfio_type1v3_iova(index), 1, false,
+				      &extent) &&
+	       extent.pfn == pfn;
+}
+
+/*
+ * Pages of [@first, @last] that emulated devices have pinned, and of which a domain
+ * has the same page mapped: from now on that is what they are charged for.
+ */
+static unsigned long vfio_type1v3_share_charge(struct vfio_type1v3 *container,
+					       struct vfio_dma_domain *domain,
+					       unsigned long first,
+					       unsigned long last)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long index, n = 0;
+
+	if (!vfio_type1v3_has_pins(container))
+		return 0;
+	while (vfio_xa_dma_next(&container->pins, first, last, &run)) {
+		for (index = run.first; index <= run.last; index++) {
+			if (!vfio_type1v3_maps_pfn(domain, index,
+						   vfio_type1v3_pin_pfn(run.word)))
+				continue;
+			vfio_type1v3_set_pin(container, index,
+					     VFIO_TYPE1V3_PIN_CHARGED, 0);
+			n++;
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+		cond_resched();
+	}
+	return n;
+}
+
 /* Pin and map in the first domain pages that have been mapped without one. */
 static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 				struct vfio_dma_space *space,
@@ -2439,13 +2535,16 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 {
 	unsigned long vaddr = vfio_xa_dma_vaddr(run->word, run->first);
 	unsigned long npages = vfio_type1v3_run_pages(run);
-	unsigned long extra, charged, pinned = 0, word = run->word;
+	struct vfio_dma_domain *domain =
+		list_first_entry(&space->domains, struct vfio_dma_domain, next);
+	unsigned long extra, charged, pos, pinned = 0, shared = 0;
+	unsigned long word = run->word;
 	struct vfio_type1v3_map map = { .first = run->first };
 	struct vfio_dma_pin pin;
 	int ret;
 
-	/* What emulated devices have pinned of it is charged already. */
-	extra = vfio_type1v3_count_pins(container, run->first, run->last);
+	/* What emulated devices have pinned of it is charged, if it is the same. */
+	extra = vfio_type1v3_count_charged_pins(container, run->first, run->last);
 	ret = vfio_type1v3_charge(container, vaddr, npages, extra, &charged);
 	if (ret)
 		return ret;
@@ -2465,14 +2564,24 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	vfio_dma_pin_start(&pin, container->owner.mm, vaddr, npages,
 			   word & VFIO_XA_DMA_WRITE);
 	do {
+		pos = map.mapped;
 		ret = vfio_dma_pin_step(&pin);
 		if (!ret)
 			ret = vfio_type1v3_map_extents(container, space, &map,
 						       &pin, word,
 						       VFIO_DMA_EXTENT_MAX,
 						       &pinned);
-		if (!ret && pinned > charged + extra)
-			ret = -ENOMEM;
+		if (map.mapped > pos)
+			shared += vfio_type1v3_share_charge(container, domain,
+							    map.first + pos,
+							    map.first + map.mapped - 1);
+		/* Device memory or a pinned page has become another in the meantime. */
+		if (!ret && pinned - shared > charged) {
+			ret = vfio_dma_charge(&container->owner,
+					      pinned - shared - charged);
+			if (!ret)
+				charged = pinned - shared;
+		}
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
 		cond_resched();
@@ -2483,11 +2592,13 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 		vfio_type1v3_unmap_map(container, space, &map);
 out_uncharge:
 	if (ret) {
-		vfio_dma_uncharge(&container->owner, charged);
-	} else {
-		vfio_dma_uncharge(&container->owner,
-				  charged + extra - max(pinned, extra));
+		if (shared)
+			vfio_type1v3_set_charged(container, run->first,
+						 run->last);
+		pinned = 0;
+		shared = 0;
 	}
+	vfio_dma_uncharge(&container->owner, charged + shared - pinned);
 	return ret;
 }
 
@@ -3606,57 +3717,56 @@ static int vfio_type1v3_still_owner(const struct vfio_type1v3 *container,
 	return container->owner.mm == mm ? 0 : -EINVAL;
 }
 
-static unsigned long vfio_type1v3_pin_word(unsigned long pfn)
+/* Undo what vfio_type1v3_pin_vaddr() did. */
+static void vfio_type1v3_unpin_value(struct vfio_type1v3 *container,
+				     unsigned long value, bool dirty)
 {
-	return pfn >> VFIO_TYPE1V3_PIN_LOW_BITS << VFIO_TYPE1V3_PIN_HIGH_SHIFT |
-	       (pfn & VFIO_TYPE1V3_PIN_LOW_MASK) << 1 | VFIO_TYPE1V3_PIN_ONE;
-}
-
-static unsigned long vfio_type1v3_pin_pfn(unsigned long word)
-{
-	return word >> VFIO_TYPE1V3_PIN_HIGH_SHIFT << VFIO_TYPE1V3_PIN_LOW_BITS |
-	       (word >> 1 & VFIO_TYPE1V3_PIN_LOW_MASK);
-}
-
-/* Replace what is known of a page that is pinned. */
-static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
-				 unsigned long index, unsigned long from,
-				 unsigned long to)
-{
-	/* Pins of one page at several addresses can be equal, and a run. */
-	vfio_xa_dma_prepare(&container->pins, index, index,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
-	vfio_xa_dma_change(&container->pins, index, index, from, to);
+	vfio_dma_unpin(vfio_type1v3_pin_pfn(value), 1, dirty);
+	if (value & VFIO_TYPE1V3_PIN_CHARGED &&
+	    !WARN_ON_ONCE(!container->owner.mm))
+		vfio_dma_uncharge(&container->owner, 1);
 }
 
 /*
- * Pin what is at an address of the owner, and charge for it unless that is done.
- * -EAGAIN: that would have to wait for user space, or for a disk.
+ * Pin what is at the address of page @index, charge for it unless that is done, and
+ * set @value to its word.  -EAGAIN: that would have to wait for user space, or for a
+ * disk.
  */
 static int vfio_type1v3_pin_vaddr(struct vfio_type1v3 *container,
-				  unsigned long vaddr, bool write,
-				  struct page **page)
+				  unsigned long index, unsigned long word,
+				  unsigned long *value)
 {
+	bool has_domain = vfio_type1v3_has_domain(container);
 	struct vfio_dma_owner *owner = &container->owner;
-	unsigned long charge = !vfio_type1v3_has_domain(container);
-	int ret;
+	struct page *page;
+	int ret = 0;
 
-	ret = vfio_dma_charge(owner, charge);
+	if (!has_domain)
+		ret = vfio_dma_charge(owner, 1);
 	if (ret)
 		return ret;
-	if (vfio_dma_pin_present(owner->mm, vaddr, write, page))
-		return 0;
-	vfio_dma_uncharge(owner, charge);
-	return -EAGAIN;
-}
+	if (!vfio_dma_pin_present(owner->mm, vfio_xa_dma_vaddr(word, index),
+				  word & VFIO_XA_DMA_WRITE, &page)) {
+		vfio_dma_uncharge(owner, !has_domain);
+		return -EAGAIN;
+	}
 
-static void vfio_type1v3_unpin_pfn(struct vfio_type1v3 *container,
-				   unsigned long pfn, bool dirty)
-{
-	vfio_dma_unpin(pfn, 1, dirty);
-	if (!vfio_type1v3_has_domain(container) &&
-	    !WARN_ON_ONCE(!container->owner.mm))
-		vfio_dma_uncharge(&container->owner, 1);
+	*value = vfio_type1v3_pin_word(page_to_pfn(page));
+	if (word & VFIO_XA_DMA_WRITE)
+		*value |= VFIO_TYPE1V3_PIN_WRITE;
+	/* The address may have got another page since it was mapped. */
+	if (has_domain &&
+	    vfio_type1v3_maps_pfn(list_first_entry(&container->space.domains,
+						   struct vfio_dma_domain, next),
+				  index, page_to_pfn(page)))
+		return 0;
+	if (has_domain)
+		ret = vfio_dma_charge(owner, 1);
+	if (ret)
+		vfio_dma_unpin(page_to_pfn(page), 1, false);
+	else
+		*value |= VFIO_TYPE1V3_PIN_CHARGED;
+	return ret;
 }
 
 /* Pin one page for a driver, if it is there; otherwise it is -EAGAIN. */
@@ -3673,7 +3783,7 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 		return -EINVAL;
 	if (prot & ~vfio_type1v3_prot(word))
 		return -EPERM;
-	/* With a domain every page that can be pinned is charged already. */
+	/* The domain has device memory there, and pins are of ordinary pages. */
 	if (word & VFIO_XA_DMA_PFNMAP && vfio_type1v3_has_domain(container))
 		return -EINVAL;
 
@@ -3690,18 +3800,16 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 
 	if (!alive)
 		return -ENODEV;
-	ret = vfio_type1v3_pin_vaddr(container, vfio_xa_dma_vaddr(word, index),
-				     word & VFIO_XA_DMA_WRITE, page);
+	ret = vfio_type1v3_pin_vaddr(container, index, word, &value);
 	if (ret)
 		return ret;
 
-	value = vfio_type1v3_pin_word(page_to_pfn(*page));
-	if (word & VFIO_XA_DMA_WRITE)
-		value |= VFIO_TYPE1V3_PIN_WRITE;
 	ret = vfio_xa_dma_insert(&container->pins, index, index, value,
 				 VFIO_DMA_GFP);
 	if (ret)
-		vfio_type1v3_unpin_pfn(container, page_to_pfn(*page), false);
+		vfio_type1v3_unpin_value(container, value, false);
+	else
+		*page = pfn_to_page(vfio_type1v3_pin_pfn(value));
 	return ret;
 }
 
@@ -3727,8 +3835,8 @@ static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
 	}
 
 	vfio_type1v3_set_dirty(container, index, index);
-	vfio_type1v3_unpin_pfn(container, vfio_type1v3_pin_pfn(value),
-			       value & VFIO_TYPE1V3_PIN_WRITE);
+	vfio_type1v3_unpin_value(container, value,
+				 value & VFIO_TYPE1V3_PIN_WRITE);
 }
 
 static int vfio_type1v3_check_pin_range(dma_addr_t iova, int npage)
@@ -3782,25 +3890,30 @@ static int vfio_type1v3_fault_in_pages(struct vfio_type1v3 *container,
 {
 	struct vfio_dma_owner owner = container->owner;
 	struct mm_struct *mm = owner.mm;
+	bool has_domain = vfio_type1v3_has_domain(container);
+	unsigned long charge, npages;
 	struct vfio_xa_dma_run run;
-	unsigned long charge = 0;
 	struct vfio_dma_pin pin;
 	int ret;
 
 	vfio_xa_dma_next(&container->store, first, last, &run);
-	if (!vfio_type1v3_has_domain(container))
-		charge = vfio_type1v3_run_pages(&run) -
-			 vfio_type1v3_count_pins(container, first, run.last);
+	npages = vfio_type1v3_run_pages(&run);
+	charge = npages - vfio_type1v3_count_pins(container, first, run.last);
 	/* The container can be somebody else's soon. */
 	get_task_struct(owner.task);
 	owner.npages = 0;
 	mutex_unlock(&container->lock);
 
 	ret = vfio_dma_charge(&owner, charge);
+	/* It may be what a domain has mapped, and charged.  Nothing waits with one. */
+	if (ret == -ENOMEM && has_domain) {
+		charge = 0;
+		npages = 1;
+		ret = 0;
+	}
 	if (ret)
 		goto out_lock;
-	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(run.word, first),
-			   vfio_type1v3_run_pages(&run),
+	vfio_dma_pin_start(&pin, mm, vfio_xa_dma_vaddr(run.word, first), npages,
 			   run.word & VFIO_XA_DMA_WRITE);
 	ret = vfio_dma_pin_step(&pin);
 	/* It is device memory. */

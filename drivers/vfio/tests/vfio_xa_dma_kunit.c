@@ -1112,22 +1112,19 @@ static void test_fold_done(struct kunit *test)
 static void test_fold_pending(struct kunit *test)
 {
 	struct model *m = test->priv;
-	unsigned long i, k, flag;
+	unsigned long i;
 
-	for (k = 0; k < 2; k++) {
-		flag = k ? VFIO_XA_DMA_UNMAPPING : VFIO_XA_DMA_PENDING;
-		put_pages(test, 4096, WORD(1));
-		put(test, 4096 + 64, 4096 + 64, WORD(1));
-		for (i = 0; i < 64; i++)
-			change(test, 4096 + i, 4096 + i, 0, flag);
-		compare(test);
-		for (i = 0; i < 64; i += 3)
-			KUNIT_ASSERT_EQ(test, model_commit_erase(m, 4096 + i, 4096 + i, true), 0);
-		for (i = 1; i < 64; i += 3)
-			KUNIT_ASSERT_EQ(test, model_commit_change(m, 4096 + i, 4096 + i, flag,
-								  0, true), 0);
-		clear_all(test);
-	}
+	put_pages(test, 4096, WORD(1));
+	put(test, 4096 + 64, 4096 + 64, WORD(1));
+	for (i = 0; i < 64; i++)
+		change(test, 4096 + i, 4096 + i, 0, VFIO_XA_DMA_PENDING);
+	compare(test);
+	for (i = 0; i < 64; i += 3)
+		KUNIT_ASSERT_EQ(test, model_commit_erase(m, 4096 + i, 4096 + i, true), 0);
+	for (i = 1; i < 64; i += 3)
+		KUNIT_ASSERT_EQ(test, model_commit_change(m, 4096 + i, 4096 + i,
+							  VFIO_XA_DMA_PENDING, 0, true), 0);
+	clear_all(test);
 }
 
 /* The ends of runs of the greatest length, at which searches begin and end */
