@@ -1901,7 +1901,7 @@ static void hardware_unmap(struct kunit *test)
 static int pfnmap_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	return remap_pfn_range(vma, vma->vm_start,
-			       page_to_pfn((struct page *)file->private_data),
+			       (unsigned long)file->private_data,
 			       vma->vm_end - vma->vm_start, vma->vm_page_prot);
 }
 
@@ -1910,20 +1910,26 @@ static const struct file_operations pfnmap_fops = {
 	.mmap	= pfnmap_mmap,
 };
 
+static void pfnmap_at(struct kunit *test, unsigned long vaddr, unsigned long pfn)
+{
+	struct file *file = anon_inode_getfile("[mock device]", &pfnmap_fops,
+					       (void *)pfn, O_RDWR);
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	KUNIT_ASSERT_EQ(test, kunit_vm_mmap(test, file, vaddr, PAGE_SIZE,
+					    PROT_READ | PROT_WRITE,
+					    MAP_SHARED | MAP_FIXED, 0), vaddr);
+	fput(file);
+}
+
 /* Two pages of user memory, of which the second is a device's */
 static unsigned long pfnmap_behind(struct kunit *test, struct page *page)
 {
-	struct file *file = anon_inode_getfile("[mock device]", &pfnmap_fops, page,
-					       O_RDWR);
-	unsigned long vaddr, second;
+	unsigned long vaddr = kunit_vm_mmap(test, NULL, 0, 2 * PAGE_SIZE,
+					    PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS, 0);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
-	vaddr = kunit_vm_mmap(test, NULL, 0, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
-	second = kunit_vm_mmap(test, file, vaddr + PAGE_SIZE, PAGE_SIZE,
-			       PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, 0);
-	fput(file);
-	KUNIT_ASSERT_EQ(test, second, vaddr + PAGE_SIZE);
+	pfnmap_at(test, vaddr + PAGE_SIZE, page_to_pfn(page));
 	return vaddr;
 }
 
@@ -2171,13 +2177,410 @@ static void pin_overflow(struct kunit *test)
 	for (i = 0; i < 40; i++) {
 		value = vfio_type1v3_pin_word(BIT(i));
 		KUNIT_EXPECT_EQ(test, vfio_type1v3_pin_pfn(value), BIT(i));
-		KUNIT_EXPECT_EQ(test, value & (max | VFIO_TYPE1V3_PIN_WRITE), one);
+		KUNIT_EXPECT_EQ(test, value & (max | VFIO_TYPE1V3_PIN_WRITE |
+					       VFIO_TYPE1V3_PIN_CHARGED), one);
 		KUNIT_EXPECT_EQ(test, value & BIT(VFIO_XA_DMA_FLAG_BITS - 1), 0);
 	}
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);
 }
 
+<<<<<<< HEAD
+=======
+static struct vfio_device *pin_device(struct kunit *test,
+				      const struct vfio_device_ops *ops)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+
+	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, device);
+	device->ops = ops;
+	vfio_type1v3_ops.register_device(t->data, device);
+	return device;
+}
+
+static int pin_some(struct container_test *t, unsigned long page, int npages, int prot)
+{
+	struct page *pages[16];
+
+	return vfio_type1v3_ops.pin_pages(t->data, test_group(&t->emulated),
+					  (BASE + page) << PAGE_SHIFT, npages, prot,
+					  pages);
+}
+
+static void unpin_some(struct container_test *t, unsigned long page, int npages)
+{
+	vfio_type1v3_ops.unpin_pages(t->data, (BASE + page) << PAGE_SHIFT, npages);
+}
+
+/*
+ * While an unmap waits for a driver, nothing in its range is pinned, whatever other
+ * calls do there in the meantime; and so the driver is told once.
+ */
+static struct kunit *exclude_test;
+static unsigned int exclude_told;
+
+static void expect_refused(struct kunit *test, unsigned long page)
+{
+	struct container_test *t = test->priv;
+	int ret = pin_some(t, page, 1, RW);
+
+	KUNIT_EXPECT_EQ(test, ret, -EINVAL);
+	if (ret == 1)
+		unpin_some(t, page, 1);
+}
+
+static void exclude_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+	struct kunit *test = exclude_test;
+	struct container_test *t = test->priv;
+
+	exclude_told++;
+	KUNIT_EXPECT_EQ(test, iova, (BASE + 48) << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, iova + length, (BASE + 64) << PAGE_SHIFT);
+	/* Page 0 of user memory is not there: the bitmap cannot be written. */
+	KUNIT_EXPECT_EQ(test, container_bits(test, 0, 16, true, 8), -EFAULT);
+	expect_refused(test, 0);
+	expect_refused(test, 5);
+	expect_refused(test, 48);
+	expect_refused(test, 63);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 64, 1, RW), 1);
+	unpin_some(t, 64, 1);
+
+	unpin_some(t, 48, 1);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 48, 1), 0);
+	KUNIT_EXPECT_EQ(test, container_map(test, 48, 1, 100, RW, false), 0);
+	expect_refused(test, 48);
+}
+
+static const struct vfio_device_ops exclude_device_ops = {
+	.name		= "mock",
+	.dma_unmap	= exclude_dma_unmap,
+};
+
+static void release_excludes(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	unsigned int i;
+
+	exclude_test = test;
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	device = pin_device(test, &exclude_device_ops);
+	container_track(test);
+	for (i = 0; i < 2; i++) {
+		exclude_told = 0;
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, 65, 0, RW, false), 0);
+		KUNIT_ASSERT_EQ(test, pin_some(t, 48, 1, RW), 1);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 0, 64), 0);
+		KUNIT_EXPECT_EQ(test, exclude_told, 1);
+		KUNIT_EXPECT_FALSE(test, vfio_type1v3_has_pins(t->container));
+		/* It is over. */
+		KUNIT_ASSERT_EQ(test, container_map(test, 48, 1, 48, RW, false), 0);
+		KUNIT_EXPECT_EQ(test, pin_some(t, 48, 1, RW), 1);
+		unpin_some(t, 48, 1);
+		container_check(test);
+		container_unmap_all(test);
+	}
+	vfio_type1v3_ops.unregister_device(t->data, device);
+}
+
+/* A device whose driver finds objects of several pages by one of their pages alone */
+static struct {
+	struct container_test *t;
+	unsigned int told;
+	unsigned int nr;
+	struct {
+		unsigned long first, npages, key;
+	} objects[8];
+} object_device;
+
+static void object_dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+	unsigned long first = (iova >> PAGE_SHIFT) - BASE, i = 0;
+	unsigned long last = first + (length >> PAGE_SHIFT) - 1;
+
+	object_device.told++;
+	while (i < object_device.nr) {
+		if (object_device.objects[i].key < first ||
+		    object_device.objects[i].key > last) {
+			i++;
+			continue;
+		}
+		unpin_some(object_device.t, object_device.objects[i].first,
+			   object_device.objects[i].npages);
+		object_device.objects[i] = object_device.objects[--object_device.nr];
+	}
+}
+
+static const struct vfio_device_ops object_device_ops = {
+	.name		= "mock",
+	.dma_unmap	= object_dma_unmap,
+};
+
+static void object_add(struct kunit *test, unsigned long first, unsigned long npages,
+		       unsigned long key)
+{
+	struct container_test *t = test->priv;
+	unsigned int i = object_device.nr++;
+
+	KUNIT_ASSERT_EQ(test, pin_some(t, first, npages, RW), npages);
+	object_device.objects[i].first = first;
+	object_device.objects[i].npages = npages;
+	object_device.objects[i].key = key;
+}
+
+/* Unmapping a page of an object releases all of it, and no other object. */
+static void release_object(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	unsigned int domain;
+
+	for (domain = 0; domain < 2; domain++) {
+		memset(&object_device, 0, sizeof(object_device));
+		object_device.t = t;
+		if (!domain)
+			container_memory(test, false);
+		else
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+							       &mock_kinds[0]), 0);
+		if (!domain)
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL),
+					0);
+		device = pin_device(test, &object_device_ops);
+		/* Three mappings, so that an object lies in several */
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, 15, 0, RW, false), 0);
+		KUNIT_ASSERT_EQ(test, container_map(test, 15, 10, 115, RW, false), 0);
+		KUNIT_ASSERT_EQ(test, container_map(test, 25, 100, 225, RW, false), 0);
+		object_add(test, 8, 2, 8);
+		object_add(test, 10, 16, 10);
+		object_add(test, 26, 4, 26);
+
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 20, 2), 0);
+		/* 20 and 21, then 19, 18 .. 10 */
+		KUNIT_EXPECT_EQ(test, object_device.told, 11);
+		KUNIT_EXPECT_EQ(test, object_device.nr, 2);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 6);
+
+		/* Two objects that have a page in common, which is pinned twice */
+		object_device.told = 0;
+		object_add(test, 28, 8, 28);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 29, 1), 0);
+		KUNIT_EXPECT_EQ(test, object_device.told, 4);
+		KUNIT_EXPECT_EQ(test, object_device.nr, 1);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 2);
+
+		/* One that is found by its last page, and begins where pages do */
+		object_device.told = 0;
+		object_add(test, 40, 16, 55);
+		object_add(test, 56, 2, 57);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 43, 1), 0);
+		KUNIT_EXPECT_EQ(test, object_device.told, 5);
+		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 2);
+
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
+		KUNIT_EXPECT_FALSE(test, vfio_type1v3_has_pins(t->container));
+		container_check(test);
+		vfio_type1v3_ops.unregister_device(t->data, device);
+	}
+}
+
+static void expect_locked(struct kunit *test, unsigned long npages)
+{
+	struct container_test *t = test->priv;
+
+	KUNIT_EXPECT_EQ(test, current->mm->locked_vm, npages);
+	KUNIT_EXPECT_EQ(test, vfio_type1v3_pinned(t->container), npages);
+}
+
+/* Let user page @a be where @b was, and the other way round. */
+static void swap_memory(struct kunit *test, unsigned long a, unsigned long b)
+{
+	struct container_test *t = test->priv;
+
+	swap(t->memory->pages[a], t->memory->pages[b]);
+	mock_memory_map_again(test, t->memory, PROT_READ | PROT_WRITE);
+}
+
+/*
+ * A page that an emulated device pins is charged unless the domains have the same one
+ * mapped, and stays that way when domains come and go.
+ */
+static void pin_other_page(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	unsigned int nth;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	device = pin_device(test, &device_ops);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 16, 0, RW, false), 0);
+	expect_locked(test, 16);
+
+	swap_memory(test, 3, 1500);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 2, 3, RW), 3);
+	expect_locked(test, 17);
+	KUNIT_EXPECT_EQ(test, mock_pins(mock_memory_pfn(t->memory, 3)), 1);
+	KUNIT_EXPECT_EQ(test, mock_pins(mock_memory_pfn(t->memory, 1500)), 1);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 3, 1, RW), 1);
+	expect_locked(test, 17);
+	unpin_some(t, 3, 1);
+	expect_locked(test, 17);
+	unpin_some(t, 3, 1);
+	expect_locked(test, 16);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 3, 1, RW), 1);
+	expect_locked(test, 17);
+
+	/* A second domain and its departure change nothing. */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
+	expect_locked(test, 17);
+	container_detach(test, &t->groups[0]);
+	expect_locked(test, 17);
+	container_detach(test, &t->groups[1]);
+	expect_locked(test, 3);
+
+	/* A new one gets what is there now: the page that is pinned. */
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	expect_locked(test, 16);
+	container_detach(test, &t->groups[0]);
+	expect_locked(test, 3);
+	swap_memory(test, 3, 1500);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	expect_locked(test, 17);
+	unpin_some(t, 2, 1);
+	expect_locked(test, 17);
+	container_detach(test, &t->groups[0]);
+	expect_locked(test, 2);
+
+	/* One that fails, in any run, charges nothing and forgets no charge. */
+	swap_memory(test, 3, 1500);
+	KUNIT_ASSERT_EQ(test, container_map(test, 16, 8, 300, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 24, 8, 400, RW, false), 0);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 17, 2, RW), 2);
+	expect_locked(test, 4);
+	for (nth = 1; ; nth++) {
+		mock_fail_next = nth;
+		if (!container_attach(test, &t->groups[0], &mock_kinds[0]))
+			break;
+		expect_locked(test, 4);
+		KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 4);
+		KUNIT_ASSERT_LT(test, nth, 100);
+	}
+	mock_fail_next = 0;
+	KUNIT_EXPECT_GT(test, nth, 3);
+	expect_locked(test, 32);
+	container_detach(test, &t->groups[0]);
+	expect_locked(test, 4);
+	unpin_some(t, 3, 2);
+	expect_locked(test, 2);
+	unpin_some(t, 17, 2);
+	container_check(test);
+
+	/* Device memory has come to where a page is pinned: it cannot be both. */
+	KUNIT_EXPECT_EQ(test, pin_some(t, 5, 1, RW), 1);
+	pfnmap_at(test, t->memory->vaddr + (5 << PAGE_SHIFT), MOCK_PFN);
+	KUNIT_EXPECT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]),
+			-EINVAL);
+	expect_locked(test, 1);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 1);
+	unpin_some(t, 5, 1);
+	KUNIT_EXPECT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	expect_locked(test, 31);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 5, 1, RW), -EINVAL);
+	mock_memory_map_again(test, t->memory, PROT_READ | PROT_WRITE);
+	KUNIT_EXPECT_EQ(test, pin_some(t, 5, 1, RW), -EINVAL);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, 32), 0);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_check(test);
+}
+
+/* The last unpin of a page that a device could write to marks it dirty. */
+static void unpin_dirties(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	unsigned int i, domain;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	device = pin_device(test, &device_ops);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 4, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 4, 4, 4, IOMMU_READ, false), 0);
+	for (domain = 0; domain < 2; domain++) {
+		KUNIT_EXPECT_EQ(test, pin_some(t, 0, 8, IOMMU_READ), 8);
+		KUNIT_EXPECT_EQ(test, pin_some(t, 1, 1, IOMMU_READ), 1);
+		for (i = 0; i < 8; i++)
+			ClearPageDirty(t->memory->pages[i]);
+		unpin_some(t, 0, 2);
+		unpin_some(t, 2, 6);
+		for (i = 0; i < 8; i++)
+			KUNIT_EXPECT_EQ(test, PageDirty(t->memory->pages[i]),
+					i < 4 && i != 1);
+		unpin_some(t, 1, 1);
+		KUNIT_EXPECT_TRUE(test, PageDirty(t->memory->pages[1]));
+		for (i = 0; i < 8; i++)
+			ClearPageDirty(t->memory->pages[i]);
+		if (!domain)
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+							       &mock_kinds[0]), 0);
+	}
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+	for (i = 0; i < 8; i++)
+		ClearPageDirty(t->memory->pages[i]);
+}
+
+/*
+ * A batch that has no effect has none either where an entry has joined what was
+ * mapped before, with or without a domain.
+ */
+static void batch_joins(struct kunit *test)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
+		.nr_entries = 2,
+	};
+	struct vfio_iommu_type1v3_batch_entry entries[2] = {};
+	struct container_test *t = test->priv;
+	void __user *user = t->arg + PAGE_SIZE;
+	unsigned int i, pass;
+
+	container_memory(test, false);
+	batch.entries = (unsigned long)user;
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	for (pass = 0; pass < 2; pass++) {
+		if (pass)
+			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
+							       &mock_kinds[0]), 0);
+		/* So many runs that the store looks at each 64 pages on their own */
+		for (i = 0; i < 150; i++)
+			KUNIT_ASSERT_EQ(test, container_map(test, 1024 + 2 * i, 1,
+							    1024 + i, RW, false), 0);
+		/* All but the middle of 64; the second entry is in the way. */
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, 20, 0, RW, false), 0);
+		KUNIT_ASSERT_EQ(test, container_map(test, 44, 20, 44, RW, false), 0);
+		for (i = 0; i < 2; i++) {
+			entries[i].iova = (BASE + (i ? 60 : 20)) << PAGE_SHIFT;
+			entries[i].vaddr = t->memory->vaddr + (20 << PAGE_SHIFT);
+			entries[i].size = (i ? 1 : 24) << PAGE_SHIFT;
+			entries[i].flags = VFIO_DMA_MAP_FLAG_READ |
+					   VFIO_DMA_MAP_FLAG_WRITE;
+		}
+		KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH,
+						      &batch, sizeof(batch)), -EEXIST);
+		container_check(test);
+		container_unmap_all(test);
+	}
+}
+
+>>>>>>> 098029f (selftests/vfio: type1v3: pins of other pages, objects, killed unmaps)
 /* A driver that is told of an unmap when an IOMMU of large pages comes */
 static struct kunit *attach_test;
 
@@ -2255,6 +2658,35 @@ static void batch_attach(struct kunit *test)
 	/* What has not been unmapped after all can be pinned again. */
 	KUNIT_EXPECT_EQ(test, pin_one_page(t, 48, &page), 1);
 	vfio_type1v3_ops.unpin_pages(t->data, (BASE + 48) << PAGE_SHIFT, 1);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+}
+
+/* The same for an UNMAP: it is too small for the domain that has come. */
+static void unmap_attach(struct kunit *test)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = BASE << PAGE_SHIFT,
+		.size = 8 << PAGE_SHIFT,
+	};
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+
+	attach_test = test;
+	container_memory_aligned(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	device = pin_device(test, &attach_device_ops);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 64, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, pin_some(t, 3, 1, RW), 1);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), -EINVAL);
+	KUNIT_EXPECT_NOT_NULL(test, t->groups[0].domain);
+	container_check(test);
+	/* What stays can be pinned again. */
+	KUNIT_EXPECT_EQ(test, pin_some(t, 3, 1, RW), 1);
+	unpin_some(t, 3, 1);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, 16), 0);
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);
 }
@@ -2884,7 +3316,16 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_domains, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
+<<<<<<< HEAD
+=======
+	KUNIT_CASE(release_excludes),
+	KUNIT_CASE(release_object),
+	KUNIT_CASE(pin_other_page),
+	KUNIT_CASE(unpin_dirties),
+	KUNIT_CASE(batch_joins),
+>>>>>>> 098029f (selftests/vfio: type1v3: pins of other pages, objects, killed unmaps)
 	KUNIT_CASE(batch_attach),
+	KUNIT_CASE(unmap_attach),
 	KUNIT_CASE(undo_needs_no_memory),
 	KUNIT_CASE(detach_in_progress),
 	KUNIT_CASE(pinned_scope),

@@ -524,6 +524,18 @@ static void see_fault(struct world *w, int i)
 		FAIL(w, "the device reaches IOVA page %d: %d", i, ret);
 }
 
+/* Pages that are charged: what is mapped, and pins of pages that are not mapped there */
+static long charged_pages(const struct world *w)
+{
+	long n = w->nr_mapped + nvme_pages(w->m);
+
+	if (!has_domain(w->m))
+		return w->nr_pinned;
+	for (int i = 0; i < w->npages; i++)
+		n += w->page[i].pinned && w->page[i].pinned != w->page[i].dma;
+	return n;
+}
+
 static void see_counts(struct world *w)
 {
 	struct machine *m = w->m;
@@ -534,7 +546,7 @@ static void see_counts(struct world *w)
 		return;
 	WANT(w, 0, container_info(&m->c, &info));
 	WANT(w, mapped, (long)info.own.mapped_pages);
-	WANT(w, has_domain(m) ? mapped : w->nr_pinned, (long)info.own.pinned_pages);
+	WANT(w, charged_pages(w), (long)info.own.pinned_pages);
 	WANT(w, UINT32_MAX, (long)info.avail);
 	WANT(w, has_domain(m), info.nranges > 0);
 }
@@ -546,7 +558,7 @@ static void see_pins(struct world *w)
 
 	if (!w->exact)
 		return;
-	WANT(w, has_domain(m) ? held : w->nr_pinned, locked_pages() - m->locked);
+	WANT(w, charged_pages(w), locked_pages() - m->locked);
 	WANT(w, held + w->nr_pinned, pinned_pages() - m->pinned);
 }
 
