@@ -2185,8 +2185,6 @@ static void pin_overflow(struct kunit *test)
 	container_unmap_all(test);
 }
 
-<<<<<<< HEAD
-=======
 static struct vfio_device *pin_device(struct kunit *test,
 				      const struct vfio_device_ops *ops)
 {
@@ -2535,52 +2533,6 @@ static void unpin_dirties(struct kunit *test)
 		ClearPageDirty(t->memory->pages[i]);
 }
 
-/*
- * A batch that has no effect has none either where an entry has joined what was
- * mapped before, with or without a domain.
- */
-static void batch_joins(struct kunit *test)
-{
-	struct vfio_iommu_type1v3_batch batch = {
-		.argsz = sizeof(batch),
-		.flags = VFIO_IOMMU_TYPE1V3_BATCH_FLAG_ATOMIC,
-		.nr_entries = 2,
-	};
-	struct vfio_iommu_type1v3_batch_entry entries[2] = {};
-	struct container_test *t = test->priv;
-	void __user *user = t->arg + PAGE_SIZE;
-	unsigned int i, pass;
-
-	container_memory(test, false);
-	batch.entries = (unsigned long)user;
-	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
-	for (pass = 0; pass < 2; pass++) {
-		if (pass)
-			KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
-							       &mock_kinds[0]), 0);
-		/* So many runs that the store looks at each 64 pages on their own */
-		for (i = 0; i < 150; i++)
-			KUNIT_ASSERT_EQ(test, container_map(test, 1024 + 2 * i, 1,
-							    1024 + i, RW, false), 0);
-		/* All but the middle of 64; the second entry is in the way. */
-		KUNIT_ASSERT_EQ(test, container_map(test, 0, 20, 0, RW, false), 0);
-		KUNIT_ASSERT_EQ(test, container_map(test, 44, 20, 44, RW, false), 0);
-		for (i = 0; i < 2; i++) {
-			entries[i].iova = (BASE + (i ? 60 : 20)) << PAGE_SHIFT;
-			entries[i].vaddr = t->memory->vaddr + (20 << PAGE_SHIFT);
-			entries[i].size = (i ? 1 : 24) << PAGE_SHIFT;
-			entries[i].flags = VFIO_DMA_MAP_FLAG_READ |
-					   VFIO_DMA_MAP_FLAG_WRITE;
-		}
-		KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
-		KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH,
-						      &batch, sizeof(batch)), -EEXIST);
-		container_check(test);
-		container_unmap_all(test);
-	}
-}
-
->>>>>>> 098029f (selftests/vfio: type1v3: pins of other pages, objects, killed unmaps)
 /* A driver that is told of an unmap when an IOMMU of large pages comes */
 static struct kunit *attach_test;
 
@@ -3316,14 +3268,10 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(hardware_domains, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
-<<<<<<< HEAD
-=======
 	KUNIT_CASE(release_excludes),
 	KUNIT_CASE(release_object),
 	KUNIT_CASE(pin_other_page),
 	KUNIT_CASE(unpin_dirties),
-	KUNIT_CASE(batch_joins),
->>>>>>> 098029f (selftests/vfio: type1v3: pins of other pages, objects, killed unmaps)
 	KUNIT_CASE(batch_attach),
 	KUNIT_CASE(unmap_attach),
 	KUNIT_CASE(undo_needs_no_memory),
