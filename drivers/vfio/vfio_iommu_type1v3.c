@@ -1240,8 +1240,12 @@ static void vfio_type1v3_read_domain(struct vfio_type1v3 *container,
 	if (vfio_type1v3_take_block(container, domain, first, &block))
 		first = block.last + 1;
 	if (first <= last &&
-	    vfio_type1v3_take_block(container, domain, last + 1, &block))
+	    vfio_type1v3_take_block(container, domain, last + 1, &block)) {
+		/* Nothing is below a block that begins at IOVA 0. */
+		if (block.first <= first)
+			return;
 		last = block.first - 1;
+	}
 
 	while (first <= last &&
 	       vfio_type1v3_next_stretch(container, first, last, &run)) {
