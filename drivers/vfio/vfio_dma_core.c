@@ -40,6 +40,8 @@
  * mmap_lock.  Functions that pin or charge may be called without the mutex.
  */
 
+#include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/export.h>
 #include <linux/highmem.h>
 #include <linux/iommu.h>
@@ -90,7 +92,6 @@ void vfio_dma_owner_set(struct vfio_dma_owner *owner)
 	owner->mm = current->mm;
 	mmgrab(owner->mm);
 	owner->task = get_task_struct(current->group_leader);
-	owner->lock_cap = capable(CAP_IPC_LOCK);
 	owner->npages = 0;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_set, "VFIO_DMA");
@@ -157,10 +158,34 @@ static void vfio_dma_count_charge(struct vfio_dma_owner *owner,
 	WRITE_ONCE(owner->npages, owner->npages + npages);
 }
 
+/*
+ * May the owner exceed its limit?  The caller's own credentials tell, as for
+ * mlock(); a driver's thread, and a process that attaches a group, act with those
+ * that the owner has now.
+ */
+static noinline bool vfio_dma_may_exceed(const struct vfio_dma_owner *owner)
+{
+	const struct cred *cred, *old;
+	bool ret;
+
+	if (owner->mm == current->mm && !(current->flags & PF_KTHREAD))
+		return capable(CAP_IPC_LOCK);
+
+	cred = get_task_cred(owner->task);
+	old = override_creds(cred);
+	ret = capable(CAP_IPC_LOCK);
+	revert_creds(old);
+	put_cred(cred);
+	return ret;
+}
+
 /**
  * vfio_dma_charge() - charge locked memory to the owner
  * @owner: owner of the mappings
  * @npages: number of pages
+ *
+ * CAP_IPC_LOCK is looked for only where the limit is in the way, and each time: a
+ * process that drops it has a limit from then on.
  *
  * Context: Process context, may sleep.  Takes and releases mmap_lock.  The
  * caller is the owner, or keeps the owner's mm_users from dropping to zero.
@@ -179,8 +204,9 @@ int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages)
 	if (ret)
 		return ret;
 
-	ret = __account_locked_vm(mm, npages, true, owner->task,
-				  owner->lock_cap);
+	ret = __account_locked_vm(mm, npages, true, owner->task, false);
+	if (unlikely(ret) && vfio_dma_may_exceed(owner))
+		ret = __account_locked_vm(mm, npages, true, owner->task, true);
 	if (!ret)
 		vfio_dma_count_charge(owner, npages);
 	mmap_write_unlock(mm);
@@ -210,7 +236,7 @@ void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 	}
 
 	mmap_write_lock(mm);
-	__account_locked_vm(mm, npages, false, owner->task, owner->lock_cap);
+	__account_locked_vm(mm, npages, false, owner->task, true);
 	vfio_dma_count_charge(owner, -npages);
 	mmap_write_unlock(mm);
 	/* If it is the last one, what that waits for is no business of ours. */

@@ -6,6 +6,7 @@
 
 #include <kunit/test.h>
 #include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/iommu.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -1157,6 +1158,20 @@ static unsigned long locked(void)
 	return current->mm->locked_vm;
 }
 
+/* Take CAP_IPC_LOCK from the test's own thread, or give it back. */
+static void set_ipc_lock(struct kunit *test, bool on)
+{
+	struct cred *cred = prepare_creds();
+
+	KUNIT_ASSERT_NOT_NULL(test, cred);
+	if (on)
+		cap_raise(cred->cap_effective, CAP_IPC_LOCK);
+	else
+		cap_lower(cred->cap_effective, CAP_IPC_LOCK);
+	commit_creds(cred);
+	KUNIT_ASSERT_EQ(test, capable(CAP_IPC_LOCK), on);
+}
+
 static void charge(struct kunit *test)
 {
 	struct vfio_dma_owner owner = {};
@@ -1168,10 +1183,9 @@ static void charge(struct kunit *test)
 	vfio_dma_owner_clear(&owner);
 	vfio_dma_owner_set(&owner);
 	KUNIT_EXPECT_PTR_EQ(test, owner.mm, current->mm);
-	KUNIT_EXPECT_EQ(test, owner.lock_cap, capable(CAP_IPC_LOCK));
 
 	/* To the limit, and not a page beyond */
-	owner.lock_cap = false;
+	set_ipc_lock(test, false);
 	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 0), 0);
 	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, limit + 1), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, locked(), 0);
@@ -1188,10 +1202,15 @@ static void charge(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, owner.npages, 1);
 	KUNIT_EXPECT_EQ(test, locked(), 1);
 
-	/* Who may lock anything */
-	owner.lock_cap = true;
+	/* Who may lock anything, for as long as that is so */
+	set_ipc_lock(test, true);
 	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 2 * limit), 0);
 	KUNIT_EXPECT_EQ(test, locked(), 2 * limit + 1);
+	set_ipc_lock(test, false);
+	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 1), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, owner.npages, 2 * limit + 1);
+	KUNIT_EXPECT_EQ(test, locked(), 2 * limit + 1);
+	set_ipc_lock(test, true);
 
 	/* What is still charged goes with the owner. */
 	vfio_dma_owner_clear(&owner);
@@ -1211,7 +1230,6 @@ static void owner_moves(struct kunit *test)
 	mmdrop(owner.mm);
 	mmgrab(mm);
 	owner.mm = mm;
-	owner.lock_cap = true;
 	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 12), 0);
 	KUNIT_EXPECT_EQ(test, mm->locked_vm, 12);
 
@@ -1237,7 +1255,6 @@ static void owner_gone(struct kunit *test)
 	mmdrop(owner.mm);
 	mmgrab(mm);
 	owner.mm = mm;
-	owner.lock_cap = true;
 	KUNIT_EXPECT_EQ(test, vfio_dma_charge(&owner, 12), 0);
 	mmput(mm);
 	vfio_dma_uncharge(&owner, 5);

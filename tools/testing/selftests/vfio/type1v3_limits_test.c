@@ -139,6 +139,27 @@ TEST_F(limits, exempt)
 	EXPECT_LOCKED(0);
 }
 
+/* Whoever drops it while something is mapped has a limit from then on. */
+TEST_F(limits, dropped)
+{
+	struct container *c = &self->c;
+	__u8 *va = self->mem.va;
+
+	ASSERT_EQ(0, set_limit(self->locked + 4));
+	for (long i = 0; i < 8; i++)
+		ASSERT_EQ(0, dma_map(c, TEST_IOVA + i * PAGE, va, PAGE, RW));
+	EXPECT_LOCKED(8);
+	ASSERT_EQ(0, drop_ipc_lock());
+	EXPECT_EQ(-ENOMEM, dma_map(c, OTHER_IOVA, va, PAGE, RW));
+	EXPECT_EQ(-ENOMEM, dma_map(c, OTHER_IOVA, va, MIB, RW));
+	EXPECT_LOCKED(8);
+	EXPECT_EQ(5 * PAGE, dma_unmap(c, TEST_IOVA, 5 * PAGE));
+	EXPECT_EQ(-ENOMEM, dma_map(c, OTHER_IOVA, va, 2 * PAGE, RW));
+	EXPECT_EQ(0, dma_map(c, OTHER_IOVA, va, PAGE, RW));
+	EXPECT_EQ(-ENOMEM, dma_map(c, TEST_IOVA, va, PAGE, RW));
+	EXPECT_LOCKED(4);
+}
+
 /* mlock() and the container fill the same account. */
 TEST_F(limits, shared_with_mlock)
 {
