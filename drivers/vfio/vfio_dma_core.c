@@ -726,7 +726,7 @@ int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock,
 	vfio_dma_update_pgsizes(space);
 	space->nr_batch = 0;
 	space->batch = kcalloc(VFIO_DMA_BATCH_EXTENTS, sizeof(*space->batch),
-			       GFP_KERNEL_ACCOUNT);
+			       VFIO_DMA_GFP);
 	return space->batch ? 0 : -ENOMEM;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_space_init, "VFIO_DMA");
@@ -795,7 +795,7 @@ void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 	struct page *page;
 	size_t unmapped;
 
-	page = alloc_pages(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN, order);
+	page = alloc_pages(VFIO_DMA_GFP | __GFP_ZERO, order);
 	if (!page)
 		return;
 
@@ -805,7 +805,7 @@ void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 	 */
 	iova = ALIGN(iova, 2 * size) + size;
 	if (!iommu_map(domain->domain, iova, page_to_phys(page) + size,
-		       2 * size, IOMMU_READ | IOMMU_CACHE, GFP_KERNEL_ACCOUNT)) {
+		       2 * size, IOMMU_READ | IOMMU_CACHE, VFIO_DMA_GFP)) {
 		unmapped = iommu_unmap(domain->domain, iova + size, size);
 		domain->unit_is_call = unmapped != size;
 		if (unmapped != size)
@@ -1518,13 +1518,12 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			  unsigned long npages, dma_addr_t first,
 			  dma_addr_t end, int prot)
 {
-	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NOFAIL;
 	size_t size = npages << PAGE_SHIFT, unmapped, part;
 	size_t cuts[3] = { size, size, size }, done = 0;
 	phys_addr_t phys = PFN_PHYS(vfio_dma_pfn(domain, iova));
 	struct vfio_dma_lost *lost;
 	bool stuck = false;
-	int i;
+	int i, ret;
 
 	/* Offsets in ascending order; an end outside of the block cuts nothing. */
 	if (first - iova < size)
@@ -1534,7 +1533,7 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	if (cuts[0] == size)
 		cuts[0] = 0;
 
-	lost = kmalloc_obj(*lost, gfp);
+	lost = vfio_dma_kmalloc_nofail(sizeof(*lost));
 
 	unmapped = iommu_unmap(domain->domain, iova, size);
 	if (WARN_ONCE(unmapped != size,
@@ -1548,8 +1547,15 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 		if (cuts[i] <= done)
 			continue;
 		part = cuts[i] - done;
-		if (__vfio_dma_domain_map(domain, iova + done, phys + done,
-					  part, prot, true, gfp, &stuck))
+		ret = __vfio_dma_domain_map(domain, iova + done, phys + done,
+					    part, prot, true,
+					    VFIO_DMA_GFP_OVER_LIMIT, &stuck);
+		if (ret == -ENOMEM && !stuck)
+			ret = __vfio_dma_domain_map(domain, iova + done,
+						    phys + done, part, prot,
+						    true, VFIO_DMA_GFP_LAST,
+						    &stuck);
+		if (ret)
 			goto err_lost;
 		done += part;
 	}

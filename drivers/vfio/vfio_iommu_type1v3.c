@@ -405,8 +405,7 @@ static void vfio_type1v3_set_pin(struct vfio_type1v3 *container,
 				 unsigned long to)
 {
 	/* Pins of one page at several addresses can be equal, and a run. */
-	vfio_xa_dma_prepare(&container->pins, index, index,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_prepare_nofail(&container->pins, index, index);
 	vfio_xa_dma_change(&container->pins, index, index, from, to);
 }
 
@@ -452,8 +451,7 @@ static void vfio_type1v3_change(struct vfio_type1v3 *container,
 				unsigned long first, unsigned long last,
 				unsigned long clear, unsigned long set)
 {
-	vfio_xa_dma_prepare(&container->store, first, last,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_prepare_nofail(&container->store, first, last);
 	vfio_xa_dma_change(&container->store, first, last, clear, set);
 }
 
@@ -762,8 +760,7 @@ static void vfio_type1v3_leak_pins(struct vfio_type1v3 *container,
 	vfio_dma_charge_lost(&container->owner, npages,
 			     vfio_type1v3_count_charged_pins(container, first,
 							     last));
-	vfio_xa_dma_prepare(&container->pins, first, last,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_prepare_nofail(&container->pins, first, last);
 	vfio_xa_dma_erase(&container->pins, first, last);
 }
 
@@ -809,8 +806,7 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 		} while (first != run->first || last != run->last);
 	}
 
-	vfio_xa_dma_prepare(&container->store, first, last,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_prepare_nofail(&container->store, first, last);
 
 	if (has_domain && !ret)
 		*unpinned += vfio_dma_unmap(&container->space,
@@ -1115,8 +1111,7 @@ static void vfio_type1v3_unmap_all(struct vfio_type1v3 *container)
 static void vfio_type1v3_set_charged(struct vfio_type1v3 *container,
 				     unsigned long first, unsigned long last)
 {
-	vfio_xa_dma_prepare(&container->pins, first, last,
-			    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	vfio_xa_dma_prepare_nofail(&container->pins, first, last);
 	vfio_xa_dma_change(&container->pins, first, last, 0,
 			   VFIO_TYPE1V3_PIN_CHARGED);
 }
@@ -1907,14 +1902,12 @@ static int vfio_type1v3_update_vaddr(struct vfio_type1v3 *container,
 		if (WARN_ON_ONCE(!vfio_xa_dma_next(&container->store, pos, last,
 						   &run)))
 			break;
-		vfio_xa_dma_prepare(&container->store, run.first, run.last,
-				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_prepare_nofail(&container->store, run.first, run.last);
 		vfio_xa_dma_erase(&container->store, run.first, run.last);
 		run.word &= VFIO_XA_DMA_FLAG_MASK & ~VFIO_XA_DMA_VADDR_INVALID;
-		vfio_xa_dma_insert(&container->store, run.first, run.last,
-				   vfio_xa_dma_word(first, request->vaddr,
-						    run.word),
-				   GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_insert_nofail(&container->store, run.first, run.last,
+					  vfio_xa_dma_word(first, request->vaddr,
+							   run.word));
 		if (run.last == last)
 			break;
 		cond_resched();
@@ -2313,7 +2306,7 @@ static int vfio_type1v3_make_ranges(struct vfio_type1v3 *container,
 
 	list_for_each_entry(region, &regions, list)
 		n++;
-	new->ranges = kvcalloc(n, sizeof(*new->ranges), GFP_KERNEL_ACCOUNT);
+	new->ranges = kvcalloc(n, sizeof(*new->ranges), VFIO_DMA_GFP);
 	if (!new->ranges) {
 		ret = -ENOMEM;
 		goto out_free;
@@ -2747,8 +2740,8 @@ static int vfio_type1v3_do_attach(struct vfio_type1v3 *container,
 	dma_addr_t iova;
 	int ret;
 
-	group = kzalloc_obj(*group, GFP_KERNEL_ACCOUNT);
-	domain = kzalloc_obj(*domain, GFP_KERNEL_ACCOUNT);
+	group = kzalloc_obj(*group, VFIO_DMA_GFP);
+	domain = kzalloc_obj(*domain, VFIO_DMA_GFP);
 	ret = -ENOMEM;
 	if (!group || !domain)
 		goto err_free;
@@ -2848,7 +2841,7 @@ static int vfio_type1v3_attach_emulated(struct vfio_type1v3 *container,
 {
 	struct vfio_type1v3_group *group;
 
-	group = kzalloc_obj(*group, GFP_KERNEL_ACCOUNT);
+	group = kzalloc_obj(*group, VFIO_DMA_GFP);
 	if (!group)
 		return -ENOMEM;
 
@@ -3833,8 +3826,7 @@ static void vfio_type1v3_unpin_page(struct vfio_type1v3 *container,
 					     value - VFIO_TYPE1V3_PIN_ONE);
 			return;
 		}
-		vfio_xa_dma_prepare(&container->pins, index, index,
-				    GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+		vfio_xa_dma_prepare_nofail(&container->pins, index, index);
 		vfio_xa_dma_erase(&container->pins, index, index);
 	}
 
@@ -4396,7 +4388,7 @@ static void *vfio_type1v3_open(unsigned long arg)
 			      arg == VFIO_TYPE1v2_IOMMU)))
 		return ERR_PTR(-EINVAL);
 
-	container = kzalloc_obj(*container, GFP_KERNEL_ACCOUNT);
+	container = kzalloc_obj(*container, VFIO_DMA_GFP);
 	if (!container)
 		return ERR_PTR(-ENOMEM);
 

@@ -173,6 +173,15 @@ struct vfio_xa_dma_elem {
 /* For what may fail, and frees more than it allocates. */
 #define GFP_TRY			(GFP_NOWAIT | __GFP_ACCOUNT | __GFP_NOWARN)
 
+/*
+ * What must not fail. With __GFP_HIGH a memory cgroup is charged beyond its limit,
+ * once reclaim has not helped; __GFP_NOFAIL would have a process of it killed first,
+ * so only what the machine has no memory for is allocated with that, and not charged.
+ */
+#define GFP_OVER_LIMIT		(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | \
+				 __GFP_NOWARN | __GFP_HIGH)
+#define GFP_LAST		(GFP_KERNEL | __GFP_NOFAIL)
+
 static_assert(sizeof(struct vfio_xa_dma_elem) == 16);
 static_assert(BITS_PER_LONG == 64);
 static_assert(ARRAY_MAX_SHIFT % XA_CHUNK_SHIFT == 0);
@@ -1678,6 +1687,57 @@ int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 	return err;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_prepare, "VFIO_DMA");
+
+/* The XArray charges nodes in any case, unless it is told not to. */
+static void set_account(struct vfio_xa_dma *store, bool account)
+{
+	if (account)
+		store->xa.xa_flags |= XA_FLAGS_ACCOUNT;
+	else
+		store->xa.xa_flags &= ~XA_FLAGS_ACCOUNT;
+}
+
+/**
+ * vfio_xa_dma_prepare_nofail() - vfio_xa_dma_prepare() where nobody can be told
+ * @store: the store
+ * @first: IOVA page number of the first page
+ * @last: IOVA page number of the last page, inclusive
+ *
+ * The memory cgroup is charged, if need be beyond its limit, and nobody is killed
+ * for it.
+ *
+ * Context: Caller holds the lock of the store. May sleep.
+ */
+void vfio_xa_dma_prepare_nofail(struct vfio_xa_dma *store, unsigned long first,
+				unsigned long last)
+{
+	if (likely(!vfio_xa_dma_prepare(store, first, last, GFP_OVER_LIMIT)))
+		return;
+	set_account(store, false);
+	vfio_xa_dma_prepare(store, first, last, GFP_LAST);
+	set_account(store, true);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_prepare_nofail, "VFIO_DMA");
+
+/**
+ * vfio_xa_dma_insert_nofail() - vfio_xa_dma_insert() where nobody can be told
+ * @store: the store
+ * @first: IOVA page number of the first page
+ * @last: IOVA page number of the last page, inclusive
+ * @word: their word; none of them is present
+ *
+ * Context: As vfio_xa_dma_prepare_nofail().
+ */
+void vfio_xa_dma_insert_nofail(struct vfio_xa_dma *store, unsigned long first,
+			       unsigned long last, unsigned long word)
+{
+	if (likely(!vfio_xa_dma_insert(store, first, last, word, GFP_OVER_LIMIT)))
+		return;
+	set_account(store, false);
+	vfio_xa_dma_insert(store, first, last, word, GFP_LAST);
+	set_account(store, true);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_insert_nofail, "VFIO_DMA");
 
 /**
  * vfio_xa_dma_erase() - Forget a range of pages

@@ -132,6 +132,10 @@ void vfio_xa_dma_insert_end(struct vfio_xa_dma *store, unsigned long first,
 			    unsigned long last);
 int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
 			unsigned long last, gfp_t gfp);
+void vfio_xa_dma_prepare_nofail(struct vfio_xa_dma *store, unsigned long first,
+				unsigned long last);
+void vfio_xa_dma_insert_nofail(struct vfio_xa_dma *store, unsigned long first,
+			       unsigned long last, unsigned long word);
 void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last);
 unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,

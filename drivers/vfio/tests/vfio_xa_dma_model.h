@@ -571,10 +571,9 @@ static int model_step_erase_segments(struct model *m)
 			i++;
 			continue;
 		}
-		err = vfio_xa_dma_prepare(&m->store, first, last,
-					  GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
-		if (!model_expect(!err))
-			return -EINVAL;
+		model_fail_nth(how & 4 ? 1 : 0);
+		vfio_xa_dma_prepare_nofail(&m->store, first, last);
+		model_fail_nth(0);
 		err = model_commit_erase(m, first, last, how & 1);
 		if (err)
 			return err;

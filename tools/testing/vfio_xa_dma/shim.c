@@ -21,7 +21,8 @@ struct kmem_cache *radix_tree_node_cachep;
 
 static bool may_alloc(gfp_t gfp)
 {
-	if (!(gfp & __GFP_ACCOUNT))
+	/* A process is killed for what is charged and must not fail. */
+	if (!(gfp & __GFP_ACCOUNT) != !!(gfp & __GFP_NOFAIL))
 		shim_slab.nr_uncharged++;
 	if (shim_slab.only_nofail && !(gfp & __GFP_NOFAIL))
 		return false;

@@ -22,7 +22,8 @@ struct list_lru;
  * @nr_nodes: XArray nodes allocated
  * @nr_objects: objects of kmalloc() allocated
  * @bytes: bytes of them, rounded up to the sizes which kmalloc() has
- * @nr_uncharged: allocations which were not charged to the memory cgroup
+ * @nr_uncharged: allocations which were not charged to the memory cgroup, and must
+ *	be, or were, and must not be
  * @nowait_fails: GFP_NOWAIT gets nothing
  * @only_nofail: what may fail fails
  * @fail_nth: the allocation to fail, 1 is the next one, 0 is none
