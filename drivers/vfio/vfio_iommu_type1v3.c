@@ -85,6 +85,14 @@ MODULE_PARM_DESC(alias_type1,
 #define VFIO_TYPE1V3_BITMAP_BYTES_MAX \
 	VFIO_TYPE1V3_BITMAP_BYTES(VFIO_TYPE1V3_BITMAP_BITS_MAX)
 
+/*
+ * Pages whose dirty bits are read at a time, from 1 GiB to 1 GiB, where no superpage
+ * lies across; and user pages that a bitmap of them can be in.
+ */
+#define VFIO_TYPE1V3_DIRTY_WINDOW	VFIO_DMA_EXTENT_MAX
+#define VFIO_TYPE1V3_DIRTY_PAGES \
+	(DIV_ROUND_UP(VFIO_TYPE1V3_DIRTY_WINDOW / BITS_PER_BYTE + 1, PAGE_SIZE) + 1)
+
 /* How often a driver is asked to let go of pages that are to be unmapped */
 #define VFIO_TYPE1V3_RELEASE_RETRIES	10
 
@@ -162,6 +170,20 @@ struct vfio_type1v3_release {
 	unsigned long first;
 	unsigned long last;
 	bool interruptible;
+};
+
+/**
+ * struct vfio_type1v3_bitmap - a user's dirty bitmap
+ * @data: its first byte
+ * @first: IOVA page that its first bit is for
+ * @shift: a bit is for 1 << @shift pages
+ * @room: kernel memory of PAGE_SIZE
+ */
+struct vfio_type1v3_bitmap {
+	u8 __user *data;
+	unsigned long first;
+	unsigned int shift;
+	unsigned long *room;
 };
 
 /* What is counted, for debugfs */
@@ -1290,57 +1312,28 @@ static void vfio_type1v3_stop_tracking(struct vfio_type1v3 *container)
 			    VFIO_XA_DMA_DIRTY, 0);
 }
 
-/*
- * Fill a user's bitmap with zeros.  Where @bitmap cannot be written to - it takes
- * ordinary memory only, and keeps silent about it - dirty bits would be lost.
- */
-static int vfio_type1v3_zero_bitmap(struct iova_bitmap *bitmap,
-				    unsigned long first, unsigned int shift,
-				    u64 __user *data, size_t bytes)
+/* Where the bit of page @index is */
+static u8 __user *vfio_type1v3_bitmap_byte(const struct vfio_type1v3_bitmap *bitmap,
+					   unsigned long index)
 {
-	u8 __user *pos = (u8 __user *)data;
-	size_t done, n;
-	u8 bits;
+	return bitmap->data +
+	       ((index - bitmap->first) >> bitmap->shift) / BITS_PER_BYTE;
+}
 
-	for (done = 0; done < bytes; done += n, pos += n) {
-		n = min(bytes - done, PAGE_SIZE - offset_in_page(pos));
-		iova_bitmap_set(bitmap, vfio_type1v3_iova(first +
-				(done * BITS_PER_BYTE << shift)),
-				PAGE_SIZE);
-		if (get_user(bits, pos) || !(bits & 1) || clear_user(pos, n))
+/* Write zeros, in steps after which there is a look for a fatal signal. */
+static int vfio_type1v3_clear_bitmap(u8 __user *data, size_t bytes)
+{
+	size_t n;
+
+	for (; bytes; bytes -= n, data += n) {
+		n = min(bytes, PAGE_SIZE - offset_in_page(data));
+		if (clear_user(data, n))
 			return -EFAULT;
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
 	}
 	return 0;
-}
-
-/* Write to a user's bitmap what the IOMMUs have recorded. */
-static int vfio_type1v3_read_hardware(struct vfio_type1v3 *container,
-				      unsigned long first, unsigned long last,
-				      unsigned int shift, bool clear,
-				      u64 __user *data)
-{
-	size_t bytes = VFIO_TYPE1V3_BITMAP_BYTES(((last - first) >> shift) + 1);
-	struct vfio_dma_domain *domain;
-	struct iova_bitmap *bitmap;
-	int ret;
-
-	bitmap = iova_bitmap_alloc(vfio_type1v3_iova(first),
-				   (last - first + 1) << PAGE_SHIFT,
-				   PAGE_SIZE << shift, data);
-	if (IS_ERR(bitmap))
-		return PTR_ERR(bitmap);
-
-	ret = vfio_type1v3_zero_bitmap(bitmap, first, shift, data, bytes);
-	list_for_each_entry(domain, &container->space.domains, next)
-		if (!ret && domain->tracking)
-			vfio_type1v3_read_domain(container, domain, first, last,
-						 clear, bitmap);
-	vfio_dma_unmap_flush(&container->space);
-	iova_bitmap_free(bitmap);
-	return ret;
 }
 
 /* Add dirty pages of [@first, @last] to at most PAGE_SIZE bytes of bits. */
@@ -1377,6 +1370,161 @@ static void vfio_type1v3_fill_bitmap(struct vfio_type1v3 *container,
 }
 
 /*
+ * Write the bits of [@first, @last], of which the first one begins a byte: those
+ * that the words say, and on top those that @pages hold, the pages of user memory
+ * from the one with that byte on, unless that is %NULL.
+ */
+static int vfio_type1v3_write_bits(struct vfio_type1v3 *container,
+				   const struct vfio_type1v3_bitmap *bitmap,
+				   unsigned long first, unsigned long last,
+				   bool all, struct page **pages)
+{
+	unsigned long step = PAGE_SIZE * BITS_PER_BYTE << bitmap->shift;
+	u8 __user *data = vfio_type1v3_bitmap_byte(bitmap, first);
+	size_t offset = offset_in_page(data), bits, bytes, done, n;
+	unsigned long chunk_last;
+
+	for (;; first += step, offset += bytes, data += bytes) {
+		chunk_last = min(last, first + step - 1);
+		bits = ((chunk_last - first) >> bitmap->shift) + 1;
+		/* The bits that fill up the last word are 0, or have been cleared. */
+		bytes = pages ? DIV_ROUND_UP(bits, BITS_PER_BYTE) :
+				VFIO_TYPE1V3_BITMAP_BYTES(bits);
+		memset(bitmap->room, 0, bytes);
+		for (done = 0; pages && done < bytes; done += n) {
+			n = min(bytes - done,
+				PAGE_SIZE - offset_in_page(offset + done));
+			memcpy_from_page((char *)bitmap->room + done,
+					 pages[(offset + done) >> PAGE_SHIFT],
+					 offset_in_page(offset + done), n);
+		}
+		vfio_type1v3_fill_bitmap(container, first, chunk_last,
+					 bitmap->shift, all, bitmap->room);
+		if (copy_to_user(data, bitmap->room, bytes))
+			return -EFAULT;
+		if (chunk_last == last)
+			return 0;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+}
+
+/* Set a bit through @bitmap.  Does that change the page in which it has to be? */
+static bool vfio_type1v3_try_bit(struct iova_bitmap *bitmap, unsigned long index,
+				 struct page *page, size_t offset,
+				 unsigned int bit)
+{
+	u8 *byte = kmap_local_page(page) + offset;
+	bool ret;
+
+	iova_bitmap_set(bitmap, vfio_type1v3_iova(index), PAGE_SIZE);
+	ret = READ_ONCE(*byte) & BIT(bit);
+	WRITE_ONCE(*byte, *byte & ~BIT(bit));
+	kunmap_local(byte);
+	return ret;
+}
+
+/*
+ * Write the bits of [@first, @last], which is within a window: what the IOMMUs have
+ * recorded, and the words.  The bitmap has been cleared, but may share a byte with
+ * the window before.  *@read: what has been recorded may be known no more.
+ *
+ * An iova_bitmap pins user memory when a bit is set, keeps it until another part is
+ * needed, and says nothing if it fails; meanwhile the IOMMU forgets the bit.  So all
+ * of the window's user memory is pinned here, before, and an iova_bitmap that can
+ * reach the last bit and then the first needs no other part.  The bits are read from
+ * the pages that are pinned: what user space does to the address loses none.
+ */
+static int vfio_type1v3_report_window(struct vfio_type1v3 *container,
+				      const struct vfio_type1v3_bitmap *bitmap,
+				      unsigned long first, unsigned long last,
+				      bool clear, bool *read)
+{
+	u8 __user *data = vfio_type1v3_bitmap_byte(bitmap, first);
+	u8 __user *end = vfio_type1v3_bitmap_byte(bitmap, last);
+	size_t offset = offset_in_page(data), end_offset;
+	unsigned int first_bit, last_bit, nr, pinned;
+	struct page *pages[VFIO_TYPE1V3_DIRTY_PAGES];
+	struct iova_bitmap *hw_bitmap;
+	struct vfio_dma_domain *domain;
+	unsigned long start;
+	int ret;
+
+	first_bit = ((first - bitmap->first) >> bitmap->shift) % BITS_PER_BYTE;
+	last_bit = ((last - bitmap->first) >> bitmap->shift) % BITS_PER_BYTE;
+	end_offset = offset + (end - data);
+	start = first - ((unsigned long)first_bit << bitmap->shift);
+	nr = (end_offset >> PAGE_SHIFT) + 1;
+
+	hw_bitmap = iova_bitmap_alloc(vfio_type1v3_iova(start),
+				      (last - start + 1) << PAGE_SHIFT,
+				      PAGE_SIZE << bitmap->shift,
+				      (u64 __user *)data);
+	if (IS_ERR(hw_bitmap))
+		return PTR_ERR(hw_bitmap);
+
+	ret = pin_user_pages_fast((unsigned long)data & PAGE_MASK, nr,
+				  FOLL_WRITE, pages);
+	pinned = max(ret, 0);
+	ret = fatal_signal_pending(current) ? -EINTR : -EFAULT;
+	if (pinned < nr ||
+	    !vfio_type1v3_try_bit(hw_bitmap, last, pages[nr - 1],
+				  offset_in_page(end_offset), last_bit) ||
+	    !vfio_type1v3_try_bit(hw_bitmap, first, pages[0], offset, first_bit))
+		goto out_unpin;
+
+	*read = clear;
+	list_for_each_entry(domain, &container->space.domains, next)
+		if (domain->tracking)
+			vfio_type1v3_read_domain(container, domain, first, last,
+						 clear, hw_bitmap);
+	vfio_dma_unmap_flush(&container->space);
+	ret = vfio_type1v3_write_bits(container, bitmap, start, last, false,
+				      pages);
+
+out_unpin:
+	iova_bitmap_free(hw_bitmap);
+	unpin_user_pages(pages, pinned);
+	return ret;
+}
+
+/*
+ * Write what the IOMMUs have recorded, and the words; see report_dirty().  Nothing
+ * mapped, nothing to read: windows begin where something is.
+ */
+static int vfio_type1v3_report_hardware(struct vfio_type1v3 *container,
+					const struct vfio_type1v3_bitmap *bitmap,
+					unsigned long last, bool clear)
+{
+	unsigned long first = bitmap->first, pos = first, window_last;
+	struct vfio_xa_dma_run run;
+	bool read = false;
+	size_t bits;
+	int ret;
+
+	bits = ((last - first) >> bitmap->shift) + 1;
+	ret = vfio_type1v3_clear_bitmap(bitmap->data,
+					VFIO_TYPE1V3_BITMAP_BYTES(bits));
+	while (!ret && vfio_xa_dma_next(&container->store, pos, last, &run)) {
+		window_last = min(last, run.first |
+				  (VFIO_TYPE1V3_DIRTY_WINDOW - 1));
+		ret = vfio_type1v3_report_window(container, bitmap, run.first,
+						 window_last, clear, &read);
+		if (!ret && window_last < last && fatal_signal_pending(current))
+			ret = -EINTR;
+		/* What has been read is not known any more. */
+		if (ret && read)
+			vfio_type1v3_set_dirty(container, first, window_last);
+		if (window_last == last)
+			break;
+		pos = window_last + 1;
+		cond_resched();
+	}
+	return ret;
+}
+
+/*
  * Write the dirty bitmap of a range that the caller has checked.  @clear: what
  * the IOMMUs have recorded is clean from now on, unless this fails.
  */
@@ -1384,53 +1532,24 @@ static int vfio_type1v3_report_dirty(struct vfio_type1v3 *container,
 				     unsigned long first, unsigned long last,
 				     bool clear, u64 __user *data)
 {
-	unsigned int shift = __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT;
-	unsigned long bits = PAGE_SIZE * BITS_PER_BYTE, pos = first, chunk_last;
 	u32 source = vfio_type1v3_dirty_source(container);
-	bool hardware = source == VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE;
-	unsigned long *bitmap;
-	size_t bytes;
-	int ret = 0;
+	struct vfio_type1v3_bitmap bitmap = {
+		.data = (u8 __user *)data,
+		.first = first,
+		.shift = __ffs(container->space.pgsize_bitmap) - PAGE_SHIFT,
+	};
+	int ret;
 
 	/* An unmap must not fail for want of memory. */
-	bitmap = (unsigned long *)__get_free_page(GFP_KERNEL_ACCOUNT |
-						  __GFP_NOFAIL);
-	if (hardware)
-		ret = vfio_type1v3_read_hardware(container, first, last, shift,
-						 clear, data);
-	if (ret)
-		goto out_free;
-
-	for (;;) {
-		chunk_last = min(last, pos + (bits << shift) - 1);
-		bytes = VFIO_TYPE1V3_BITMAP_BYTES(((chunk_last - pos) >>
-						   shift) + 1);
-		ret = -EFAULT;
-		if (!hardware)
-			memset(bitmap, 0, bytes);
-		else if (copy_from_user(bitmap, data, bytes))
-			break;
-		vfio_type1v3_fill_bitmap(container, pos, chunk_last, shift,
-					 source == VFIO_IOMMU_TYPE1V3_DIRTY_ALL,
-					 bitmap);
-		if (copy_to_user(data, bitmap, bytes))
-			break;
-		ret = 0;
-		if (chunk_last == last)
-			break;
-		pos = chunk_last + 1;
-		data += bytes / sizeof(*data);
-		ret = -EINTR;
-		if (fatal_signal_pending(current))
-			break;
-		cond_resched();
-	}
-	/* What has been read is not known any more. */
-	if (ret && hardware && clear)
-		vfio_type1v3_set_dirty(container, first, last);
-
-out_free:
-	free_page((unsigned long)bitmap);
+	bitmap.room = vfio_dma_kmalloc_nofail(PAGE_SIZE);
+	if (source == VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE)
+		ret = vfio_type1v3_report_hardware(container, &bitmap, last,
+						   clear);
+	else
+		ret = vfio_type1v3_write_bits(container, &bitmap, first, last,
+					      source == VFIO_IOMMU_TYPE1V3_DIRTY_ALL,
+					      NULL);
+	kfree(bitmap.room);
 	return ret;
 }
 
