@@ -68,6 +68,11 @@ static bool disable_hugepages;
 module_param(disable_hugepages, bool, 0644);
 MODULE_PARM_DESC(disable_hugepages, "Never use IOMMU superpages");
 
+static bool disable_device_memory;
+module_param(disable_device_memory, bool, 0644);
+MODULE_PARM_DESC(disable_device_memory,
+		 "Do not map BARs and other memory of devices, which are not pinned and stay mapped when the device is gone");
+
 static bool alias_type1;
 module_param(alias_type1, bool, 0644);
 MODULE_PARM_DESC(alias_type1,
@@ -1780,6 +1785,19 @@ static int vfio_type1v3_note_extent(struct vfio_type1v3 *container,
 	return 0;
 }
 
+static int vfio_type1v3_check_extent(struct vfio_type1v3 *container,
+				     unsigned long first,
+				     const struct vfio_dma_extent *extent)
+{
+	if (!extent->pfnmap)
+		return 0;
+	if (disable_device_memory)
+		return -EPERM;
+	/* Pins are of ordinary pages, whatever is there by now. */
+	return vfio_type1v3_count_pins(container, first,
+				       first + extent->npages - 1) ? -EINVAL : 0;
+}
+
 /*
  * Map an extent with a call for each granule, as far as it goes; what is not mapped
  * is unpinned.
@@ -1833,12 +1851,9 @@ static int vfio_type1v3_map_extents(struct vfio_type1v3 *container,
 		granule = VFIO_DMA_EXTENT_MAX;
 	while (vfio_dma_pin_extent(pin, &extent)) {
 		first = map->first + map->mapped;
-		/* Pins are of ordinary pages, whatever is there by now. */
-		if (extent.pfnmap &&
-		    vfio_type1v3_count_pins(container, first,
-					    first + extent.npages - 1))
-			return -EINVAL;
-		ret = vfio_type1v3_note_extent(container, first, word, &extent);
+		ret = vfio_type1v3_check_extent(container, first, &extent);
+		ret = ret ?: vfio_type1v3_note_extent(container, first, word,
+						      &extent);
 		if (ret) {
 			if (!extent.pfnmap)
 				vfio_dma_unpin(extent.pfn, extent.npages,
