@@ -918,7 +918,7 @@ static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
 		call = vfio_dma_call_size(domain, iova + done, phys + done,
 					  size - done, big);
 		ret = iommu_map(domain->domain, iova + done, phys + done, call,
-				prot | IOMMU_CACHE, gfp);
+				prot, gfp);
 		if (ret)
 			goto err_unmap;
 		done += call;
@@ -944,7 +944,7 @@ static inline int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
 	/* The rule where pages are mapped one by one */
 	if (size == PAGE_SIZE)
 		return iommu_map(domain->domain, iova, phys, size,
-				 prot | IOMMU_CACHE, gfp);
+				 prot, gfp);
 	return vfio_dma_domain_map_parts(domain, iova, phys, size, prot, big,
 					 gfp, stuck);
 }
@@ -954,7 +954,7 @@ static inline int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
  * @domain: a domain in no space; if this fails, it is to be freed
  * @iova: address to map it at
  * @extent: physical memory, pinned for other domains
- * @prot: IOMMU_READ, IOMMU_WRITE
+ * @prot: IOMMU_READ, IOMMU_WRITE; IOMMU_CACHE, or IOMMU_MMIO for device memory
  * @big: superpages may be used
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
@@ -1023,7 +1023,7 @@ err_unmap:
  * @space: the space, which has a domain
  * @iova: address to map it at
  * @extent: physical memory, pinned unless it is pfnmap
- * @prot: IOMMU_READ, IOMMU_WRITE
+ * @prot: IOMMU_READ, IOMMU_WRITE; IOMMU_CACHE, or IOMMU_MMIO for device memory
  * @big: superpages may be used
  *
  * If it fails the extent is unpinned, or stays pinned for ever where an IOMMU
@@ -1087,7 +1087,7 @@ err_unmap:
  * @iova: address to map the first at
  * @pages: the pages
  * @npages: how many, not 0
- * @prot: IOMMU_READ, IOMMU_WRITE
+ * @prot: IOMMU_READ, IOMMU_WRITE; IOMMU_CACHE, or IOMMU_MMIO for device memory
  * @big: superpages may be used
  *
  * If it fails the pages are unpinned, or stay pinned for ever where an IOMMU
@@ -1112,7 +1112,7 @@ int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
 
 	domain = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	ret = iommu_map(domain->domain, iova, page_to_phys(*pages), PAGE_SIZE,
-			prot | IOMMU_CACHE, VFIO_DMA_GFP);
+			prot, VFIO_DMA_GFP);
 	if (unlikely(ret))
 		unpin_user_page(*pages);
 	return ret;
@@ -1497,7 +1497,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_linear, "VFIO_DMA");
  * @npages: size of the block in pages
  * @first: first address of a range that is to be unmapped
  * @end: the address behind it; @first or @end is inside of the block
- * @prot: IOMMU_READ, IOMMU_WRITE: access rights of the block
+ * @prot: what the block is mapped with, as for vfio_dma_domain_map()
  *
  * The block must not be part of a larger one that could be a superpage.  It is
  * unmapped whole and mapped back in parts; what lies in the range, too, because

@@ -364,6 +364,16 @@ static int vfio_type1v3_prot(unsigned long word)
 	       (word & VFIO_XA_DMA_WRITE ? IOMMU_WRITE : 0);
 }
 
+/*
+ * With what a page is entered into IO page tables.  Device memory is not memory that
+ * caches are kept coherent with; with AMD's memory encryption it has no C-bit.
+ */
+static int vfio_type1v3_iommu_prot(unsigned long word)
+{
+	return vfio_type1v3_prot(word) |
+	       (word & VFIO_XA_DMA_PFNMAP ? IOMMU_MMIO : IOMMU_CACHE);
+}
+
 static dma_addr_t vfio_type1v3_iova(unsigned long index)
 {
 	return (dma_addr_t)index << PAGE_SHIFT;
@@ -660,7 +670,8 @@ static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
 					       block + npages - 1);
 		err = vfio_dma_domain_split(domain, vfio_type1v3_iova(block),
 					    npages, vfio_type1v3_iova(*first),
-					    vfio_type1v3_iova(*last + 1), prot);
+					    vfio_type1v3_iova(*last + 1),
+					    vfio_type1v3_iommu_prot(word));
 		if (err) {
 			*first = min(*first, block);
 			*last = max(*last, block + npages - 1);
@@ -1809,14 +1820,17 @@ static int vfio_type1v3_map_extent(struct vfio_dma_space *space,
 				   unsigned long *pinned)
 {
 	unsigned long first = map->first + map->mapped, left = extent->npages;
-	int ret = 0;
+	int ret = 0, prot;
 
+	/* The word may say what was there when it was pinned before. */
+	prot = vfio_type1v3_iommu_prot(extent->pfnmap ?
+				       word | VFIO_XA_DMA_PFNMAP :
+				       word & ~VFIO_XA_DMA_PFNMAP);
 	while (left && !ret) {
 		extent->npages = min(left, granule - (first & (granule - 1)));
 		left -= extent->npages;
 		ret = vfio_dma_map(space, vfio_type1v3_iova(first), extent,
-				   vfio_type1v3_prot(word),
-				   word & VFIO_XA_DMA_BIG);
+				   prot, word & VFIO_XA_DMA_BIG);
 		extent->pfn += extent->npages;
 		if (ret)
 			break;
@@ -2186,7 +2200,7 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 
 	ret = vfio_dma_map_pages(&container->space, iova, pages,
 				 vfio_type1v3_request_pages(request),
-				 vfio_type1v3_prot(request->word),
+				 vfio_type1v3_iommu_prot(request->word),
 				 request->word & VFIO_XA_DMA_BIG);
 	if (unlikely(ret))
 		vfio_xa_dma_erase(&container->store, request->first,
@@ -2559,7 +2573,7 @@ static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
 								 &extent)))
 				return -EINVAL;
 			ret = vfio_dma_domain_map(domain, iova, &extent,
-						  vfio_type1v3_prot(run.word),
+						  vfio_type1v3_iommu_prot(run.word),
 						  run.word & VFIO_XA_DMA_BIG);
 			if (ret)
 				return ret;
