@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 
@@ -757,6 +758,50 @@ static void pin_read_only(struct kunit *test)
 	vfio_dma_unpin(mock_memory_pfn(memory, 0), 16, false);
 }
 
+/* A file system that must know of each write before it happens */
+static vm_fault_t mock_page_mkwrite(struct vm_fault *vmf)
+{
+	lock_page(vmf->page);
+	return VM_FAULT_LOCKED;
+}
+
+static const struct vm_operations_struct mock_file_vm_ops = {
+	.page_mkwrite = mock_page_mkwrite,
+};
+
+static int mock_file_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	vma->vm_ops = &mock_file_vm_ops;
+	return mock_mmap(file, vma);
+}
+
+static const struct file_operations mock_file_fops = {
+	.owner	= THIS_MODULE,
+	.mmap	= mock_file_mmap,
+};
+
+/* Pins last: no device writes to a file that is written back without its knowledge. */
+static void pin_longterm(struct kunit *test)
+{
+	struct mock_memory *memory = mock_memory_alloc(test, 16, 4);
+	struct page *page;
+	int ret;
+
+	memory->vaddr = mock_map_file(test, "[mock file]", &mock_file_fops, memory, 16,
+				      PROT_READ | PROT_WRITE);
+	KUNIT_EXPECT_EQ(test, pin_all(test, memory, 16, UINT_MAX, NULL, &ret), 0);
+	KUNIT_EXPECT_EQ(test, ret, -EFAULT);
+	KUNIT_EXPECT_FALSE(test, vfio_dma_pin_now(memory->vaddr, 1, true, &page));
+	KUNIT_EXPECT_FALSE(test, vfio_dma_pin_present(current->mm, memory->vaddr, true,
+						      &page));
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
+
+	/* What it reads is of no concern. */
+	KUNIT_ASSERT_TRUE(test, vfio_dma_pin_now(memory->vaddr, 1, false, &page));
+	vfio_dma_unpin(page_to_pfn(page), 1, false);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(memory), 0);
+}
+
 /* Device memory of 8 pages: its page frame is what the file says. */
 static int mock_pfnmap_mmap(struct file *file, struct vm_area_struct *vma)
 {
@@ -795,6 +840,17 @@ static void pin_pfnmap(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, extent.pfn, MOCK_PFN);
 	KUNIT_EXPECT_EQ(test, extent.npages, 8);
 	KUNIT_EXPECT_TRUE(test, extent.pfnmap);
+	vfio_dma_pin_finish(&pin);
+
+	/* A device may not write to what the process may only read. */
+	vaddr = mock_map_file(test, "[mock device]", &mock_pfnmap_fops, &pfn, 8,
+			      PROT_READ);
+	vfio_dma_pin_start(&pin, current->mm, vaddr, 1, true);
+	KUNIT_EXPECT_EQ(test, vfio_dma_pin_step(&pin), -EFAULT);
+	vfio_dma_pin_finish(&pin);
+	vfio_dma_pin_start(&pin, current->mm, vaddr, 1, false);
+	KUNIT_EXPECT_EQ(test, vfio_dma_pin_step(&pin), 0);
+	KUNIT_EXPECT_TRUE(test, vfio_dma_pin_extent(&pin, &extent));
 	vfio_dma_pin_finish(&pin);
 
 	/* Ordinary memory must be pinned, and this way cannot be. */
@@ -1457,6 +1513,7 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE_PARAM(pin_extents, pin_order_gen_params),
 	KUNIT_CASE(pin_hole),
 	KUNIT_CASE(pin_read_only),
+	KUNIT_CASE(pin_longterm),
 	KUNIT_CASE(pin_pfnmap),
 	KUNIT_CASE(pin_mixed),
 	KUNIT_CASE_PARAM(unmap_batches, kind_gen_params),

@@ -92,6 +92,7 @@ static unsigned int mock_next_failure(unsigned int nth)
  * @last: last IOVA page
  * @pfn: page frame that @first translates to
  * @prot: IOMMU_READ, IOMMU_WRITE
+ * @cache: IOMMU_CACHE, IOMMU_MMIO
  * @dirty: a device has written to it
  * @clean_unseen: it was dirty, and the IOTLB still takes it for that
  */
@@ -101,6 +102,7 @@ struct mock_leaf {
 	unsigned long last;
 	unsigned long pfn;
 	int prot;
+	int cache;
 	bool dirty;
 	bool clean_unseen;
 };
@@ -115,6 +117,8 @@ struct mock_leaf {
  * @probing: unmapping a part of a leaf is not an error now, but does nothing,
  *	and pages need not be pinned
  * @fail_map: the map_pages() call to fail, 1 is the next, 0 is none
+ * @failed_map: it has failed, and does so if it is tried again with __GFP_NOFAIL
+ * @no_memory: map_pages() fails unless it is called with __GFP_NOFAIL
  * @fail_unmap: the unmap_pages() call to do nothing, likewise
  * @fail_track: set_dirty_tracking() fails
  * @fail_read: read_and_clear_dirty() fails, and has read nothing
@@ -124,6 +128,8 @@ struct mock_leaf {
  * @tracking: dirty bits are set
  * @busy: an IOVA page that a device writes to all the time, 0 is none
  * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
+ * @remap: the read after that one before which another page is there, 0 is none
+ * @gone: where the page was that is to come back
  * @nr_map: map_pages() calls so far
  * @nr_unmapped: pages unmapped so far
  * @nr_sync: invalidations so far
@@ -137,6 +143,8 @@ struct mock_domain {
 	struct list_head stale;
 	bool probing;
 	unsigned int fail_map;
+	bool failed_map;
+	bool no_memory;
 	unsigned int fail_unmap;
 	bool fail_track;
 	bool fail_read;
@@ -146,6 +154,8 @@ struct mock_domain {
 	bool tracking;
 	unsigned long busy;
 	unsigned long munmap;
+	unsigned int remap;
+	unsigned long gone;
 	unsigned long nr_map;
 	unsigned long nr_unmapped;
 	unsigned long nr_sync;
@@ -211,6 +221,7 @@ static int mock_add_leaf(struct mock_domain *mock, unsigned long first,
 	leaf->last = first + npages - 1;
 	leaf->pfn = pfn;
 	leaf->prot = prot & (IOMMU_READ | IOMMU_WRITE);
+	leaf->cache = prot & (IOMMU_CACHE | IOMMU_MMIO);
 	leaf->dirty = false;
 	leaf->clean_unseen = false;
 	ret = mtree_insert_range(&mock->leaves, leaf->first, leaf->last, leaf,
@@ -223,15 +234,35 @@ static int mock_add_leaf(struct mock_domain *mock, unsigned long first,
 	return ret;
 }
 
+/* The memory cgroup is charged, and nobody of it killed. */
+static void mock_check_gfp(gfp_t gfp)
+{
+	gfp_t tries = __GFP_RETRY_MAYFAIL | __GFP_NORETRY;
+	bool bad;
+
+	if (gfp & __GFP_NOFAIL)
+		bad = gfp & (__GFP_ACCOUNT | tries);
+	else
+		bad = !(gfp & __GFP_ACCOUNT) || !(gfp & tries);
+	if (bad)
+		mock_error("map with %pGg", &gfp);
+}
+
 static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 			  phys_addr_t paddr, size_t pgsize, size_t pgcount,
 			  int prot, gfp_t gfp, size_t *mapped)
 {
 	struct mock_domain *mock = to_mock(domain);
 	unsigned long npages = pgsize >> PAGE_SHIFT;
-	bool fail = mock->fail_map && !--mock->fail_map;
+	bool fail;
 	int ret;
 
+	if (gfp & __GFP_NOFAIL)
+		fail = mock->failed_map;
+	else
+		fail = (mock->fail_map && !--mock->fail_map) || mock->no_memory;
+	mock->failed_map = fail && !mock->no_memory;
+	mock_check_gfp(gfp);
 	mock->nr_map++;
 	if (!(pgsize & domain->pgsize_bitmap) ||
 	    !IS_ALIGNED(iova | paddr, pgsize)) {
@@ -353,6 +384,22 @@ static int mock_set_tracking(struct iommu_domain *domain, bool enable)
 	return 0;
 }
 
+/* A thread of the process takes a page away, and gives it another. */
+static void mock_munmap(struct mock_domain *mock)
+{
+	if (mock->munmap) {
+		vm_munmap(mock->munmap, PAGE_SIZE);
+		mock->gone = mock->munmap;
+		mock->munmap = 0;
+	} else if (mock->gone && mock->remap && !--mock->remap) {
+		if (vm_mmap(NULL, mock->gone, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, 0) !=
+		    mock->gone)
+			mock_error("no page to come back");
+		mock->gone = 0;
+	}
+}
+
 /* As drivers do it, that is, also for what of a leaf is outside of the range. */
 static int mock_read_dirty(struct iommu_domain *domain, unsigned long iova,
 			   size_t size, unsigned long flags,
@@ -366,9 +413,7 @@ static int mock_read_dirty(struct iommu_domain *domain, unsigned long iova,
 	if (mock->fail_read)
 		return -EIO;
 	mock_write_busy(mock);
-	if (mock->munmap)
-		vm_munmap(mock->munmap, PAGE_SIZE);
-	mock->munmap = 0;
+	mock_munmap(mock);
 	for (; index <= last; index = leaf->last + 1) {
 		leaf = mock_leaf_at(mock, index);
 		if (!leaf) {

@@ -189,8 +189,11 @@ static void mock_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 
 #define RW	(IOMMU_READ | IOMMU_WRITE)
 
-/* Where the tests map; a block of every size begins there. */
-#define BASE	(4 * MOCK_PUD_PAGES)
+/* Where the tests map; a block of every size begins there, as it does at 0. */
+#define FAR	(4 * MOCK_PUD_PAGES)
+#define BASE	base
+static unsigned long base;
+
 #define WINDOW	2048UL
 
 static ulong seed = 1;
@@ -229,6 +232,8 @@ struct model_page {
  * @emulated: a group without an IOMMU
  * @memory: user memory, of WINDOW pages
  * @arg: user memory for arguments, of ARG_SIZE
+ * @bitmap: where the dirty bitmap is in @arg, ARG_BITMAP unless a test wants it
+ *	elsewhere
  * @bits: the last dirty bitmap
  * @model: IOVA pages from BASE on
  * @rnd: random numbers
@@ -240,6 +245,7 @@ struct container_test {
 	struct mock_group emulated;
 	struct mock_memory *memory;
 	void __user *arg;
+	unsigned long bitmap;
 	DECLARE_BITMAP(bits, WINDOW);
 	struct model_page model[WINDOW];
 	struct rnd_state rnd;
@@ -291,16 +297,19 @@ static int container_test_init(struct kunit *test)
 
 	t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, t);
+	base = FAR;
 	mock_errors = 0;
 	mock_fail_next = 0;
 	mock_refuse_dirty = false;
 	mock_fail_track = false;
 	mock_can_enforce = false;
+	disable_device_memory = false;
 	vaddr = kunit_vm_mmap(test, NULL, 0, ARG_SIZE, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
 	KUNIT_ASSERT_NE(test, vaddr, 0);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
 	t->arg = (void __user *)vaddr;
+	t->bitmap = ARG_BITMAP;
 	t->memory = mock_memory_alloc(test, WINDOW, 10);
 	t->data = vfio_type1v3_ops.open(VFIO_TYPE1v3_IOMMU);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(t->data));
@@ -443,7 +452,9 @@ static void container_check(struct kunit *test)
 		if (!mock)
 			continue;
 		mock_expect_synced(test, mock);
-		KUNIT_EXPECT_TRUE(test, mock_translates(mock, 0, BASE - 1, 0, 0));
+		if (BASE)
+			KUNIT_EXPECT_TRUE(test, mock_translates(mock, 0, BASE - 1,
+								0, 0));
 		KUNIT_EXPECT_TRUE(test, mock_translates(mock, BASE + WINDOW,
 							ULONG_MAX, 0, 0));
 		for (i = 0; i < WINDOW; i++) {
@@ -453,7 +464,7 @@ static void container_check(struct kunit *test)
 				break;
 			if (!leaf)
 				continue;
-			if (leaf->prot != page->prot ||
+			if (leaf->prot != page->prot || leaf->cache != IOMMU_CACHE ||
 			    leaf->pfn + BASE + i - leaf->first !=
 			    mock_memory_pfn(t->memory, page->user))
 				break;
@@ -540,6 +551,290 @@ static void cut_each_page(struct kunit *test)
 		if (!(i % 64))
 			container_check(test);
 	}
+	container_check(test);
+}
+
+/* Have user memory consist of what is in @pages by now. */
+static void mock_memory_map_again(struct kunit *test, struct mock_memory *memory,
+				  unsigned long prot)
+{
+	mock_map_file_at(test, "[mock memory]", &mock_memory_fops, memory,
+			 memory->npages, prot, memory->vaddr);
+}
+
+/* Allocations of the store, as of a domain with no_memory */
+static bool only_nofail(gfp_t gfp)
+{
+	if (!(gfp & __GFP_NOFAIL))
+		return false;
+	if (gfp & (__GFP_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NORETRY))
+		mock_error("allocation with %pGg", &gfp);
+	return true;
+}
+
+/* Neither the memory cgroup nor the machine has any: what is mapped can be cut. */
+static void cut_without_memory(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	container_memory(test, true);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), 0);
+	t->groups[0].domain->no_memory = true;
+	kunit_activate_static_stub(test, vfio_xa_dma_may_alloc, only_nofail);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 300, 750), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 7, 1), 0);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 1500, 3), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_map(test, 7, 1, 7, RW, false), -ENOMEM);
+	container_check(test);
+	container_unmap_all(test);
+	kunit_deactivate_static_stub(test, vfio_xa_dma_may_alloc);
+}
+
+/*
+ * Pages that a device may have written to are dirty when they are unmapped
+ */
+
+static void clear_dirty(struct container_test *t)
+{
+	unsigned long i;
+
+	for (i = 0; i < WINDOW; i++)
+		ClearPageDirty(t->memory->pages[i]);
+}
+
+/* Those are dirty of which the model said so before they were unmapped. */
+static void expect_dirty(struct kunit *test, const unsigned long *dirty)
+{
+	struct container_test *t = test->priv;
+	unsigned long i, missed = 0, wrong = 0;
+
+	for (i = 0; i < WINDOW; i++) {
+		missed += test_bit(i, dirty) && !PageDirty(t->memory->pages[i]);
+		wrong += !test_bit(i, dirty) && PageDirty(t->memory->pages[i]);
+	}
+	KUNIT_EXPECT_EQ(test, missed, 0);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+}
+
+/* Unmap pages of the window that are mapped to as many of user memory. */
+static void unmap_dirty(struct kunit *test, unsigned long first, unsigned long npages)
+{
+	struct container_test *t = test->priv;
+	unsigned long *dirty = bitmap_zalloc(WINDOW, GFP_KERNEL), i;
+
+	KUNIT_ASSERT_NOT_NULL(test, dirty);
+	for (i = first; i < first + npages; i++)
+		if (t->model[i].prot & IOMMU_WRITE)
+			__set_bit(t->model[i].user, dirty);
+	clear_dirty(t);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, first, npages), 0);
+	expect_dirty(test, dirty);
+	container_check(test);
+	bitmap_free(dirty);
+}
+
+/* One page, a few, runs, superpages and parts of them, and all kinds at once */
+static void unmap_dirties(struct kunit *test)
+{
+	static const unsigned int sizes[] = { 1, 2, 4, 5, 64, 512, 1024 };
+	struct container_test *t = test->priv;
+	unsigned int i, prot;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		for (prot = IOMMU_READ; prot <= RW; prot++) {
+			KUNIT_ASSERT_EQ(test, container_map(test, 512, sizes[i], 512,
+							    prot, false), 0);
+			unmap_dirty(test, 512, sizes[i]);
+			KUNIT_ASSERT_EQ(test, container_map(test, 512, sizes[i], 512,
+							    prot, true), 0);
+			unmap_dirty(test, 512, sizes[i]);
+		}
+	}
+
+	/* Those of one call are unpinned together. */
+	for (i = 0; i < 300; i++)
+		KUNIT_ASSERT_EQ(test, container_map(test, i, 1, i * 7 % 300,
+						    i % 3 ? RW : IOMMU_READ, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 512, 512, 512, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 1024, 512, 1024, IOMMU_READ, false), 0);
+	unmap_dirty(test, 600, 3);
+	unmap_dirty(test, 1100, 3);
+	unmap_dirty(test, 17, 4);
+	unmap_dirty(test, 0, WINDOW);
+}
+
+/* A batch unpins what its entries unmap together. */
+static void batch_dirties(struct kunit *test)
+{
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.nr_entries = 12,
+	};
+	struct vfio_iommu_type1v3_batch_entry entries[12] = {};
+	struct container_test *t = test->priv;
+	void __user *user = t->arg + PAGE_SIZE;
+	DECLARE_BITMAP(dirty, 64) = {};
+	unsigned long *expected;
+	unsigned int i;
+	int prot;
+
+	expected = bitmap_zalloc(WINDOW, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, expected);
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (i = 0; i < batch.nr_entries; i++) {
+		prot = i & 1 ? IOMMU_READ : RW;
+		KUNIT_ASSERT_EQ(test, container_map(test, 3 * i, 1 + (i & 2), 3 * i,
+						    prot, false), 0);
+		entries[i].iova = (BASE + 3 * i) << PAGE_SHIFT;
+		entries[i].size = (1 + (i & 2)) << PAGE_SHIFT;
+		entries[i].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
+		if (prot == RW)
+			bitmap_set(dirty, 3 * i, 1 + (i & 2));
+	}
+	bitmap_copy(expected, dirty, 64);
+	clear_dirty(t);
+	batch.entries = (unsigned long)user;
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH,
+					      &batch, sizeof(batch)), 0);
+	expect_dirty(test, expected);
+	memset(t->model, 0, sizeof(t->model));
+	container_check(test);
+	bitmap_free(expected);
+}
+
+/* The last domain goes, and what is mapped stays for emulated devices. */
+static void detach_dirties(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned long *expected = bitmap_zalloc(WINDOW, GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, expected);
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 512, 0, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 512, 1, 512, IOMMU_READ, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 600, 1, 600, RW, false), 0);
+	bitmap_set(expected, 0, 512);
+	__set_bit(600, expected);
+	clear_dirty(t);
+	container_detach(test, &t->groups[0]);
+	expect_dirty(test, expected);
+	container_check(test);
+	container_unmap_all(test);
+	bitmap_free(expected);
+}
+
+/*
+ * Device memory
+ */
+
+static int device_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return remap_pfn_range(vma, vma->vm_start, MOCK_PFN,
+			       vma->vm_end - vma->vm_start, vma->vm_page_prot);
+}
+
+static const struct file_operations device_fops = {
+	.owner	= THIS_MODULE,
+	.mmap	= device_mmap,
+};
+
+/* Where a device's memory is in the window, in place of user memory */
+#define DEVICE_FIRST	512UL
+#define DEVICE_PAGES	512UL
+
+static void device_map(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	mock_map_file_at(test, "[mock device]", &device_fops, NULL, DEVICE_PAGES,
+			 PROT_READ | PROT_WRITE,
+			 t->memory->vaddr + (DEVICE_FIRST << PAGE_SHIFT));
+}
+
+/* All that the model has is mapped with @cache where the device's memory is. */
+static void expect_cache(struct kunit *test, const struct mock_group *group, int cache)
+{
+	struct container_test *t = test->priv;
+	struct mock_leaf *leaf;
+	unsigned long i;
+	bool device;
+
+	for (i = 0; i < WINDOW; i++) {
+		leaf = mock_leaf_at(group->domain, BASE + i);
+		if (!leaf != !t->model[i].prot)
+			break;
+		if (!leaf)
+			continue;
+		device = i >= DEVICE_FIRST && i < DEVICE_FIRST + DEVICE_PAGES;
+		if (leaf->prot != t->model[i].prot ||
+		    leaf->cache != (device ? cache : IOMMU_CACHE))
+			break;
+		if (device && cache == IOMMU_MMIO &&
+		    leaf->pfn + BASE + i - leaf->first != MOCK_PFN + i - DEVICE_FIRST)
+			break;
+	}
+	KUNIT_EXPECT_EQ(test, i, WINDOW);
+}
+
+/* It is no memory for the IOMMU either: mapped, replayed, cut and pinned anew. */
+static void device_memory(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	int prot;
+
+	container_memory(test, false);
+	device_map(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	for (prot = IOMMU_READ; prot <= RW; prot++) {
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, WINDOW, 0, prot, false), 0);
+		expect_cache(test, &t->groups[0], IOMMU_MMIO);
+		KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1],
+						       &mock_kinds[3]), 0);
+		expect_cache(test, &t->groups[1], IOMMU_MMIO);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 600, 1), 0);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 300, 1), 0);
+		expect_cache(test, &t->groups[0], IOMMU_MMIO);
+		expect_cache(test, &t->groups[1], IOMMU_MMIO);
+		container_detach(test, &t->groups[1]);
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
+	}
+
+	/* One by one, and then what is there is something else for the next domain. */
+	KUNIT_ASSERT_EQ(test, container_map(test, DEVICE_FIRST - 1, 1,
+					    DEVICE_FIRST - 1, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, DEVICE_FIRST, 1, DEVICE_FIRST, RW,
+					    false), 0);
+	expect_cache(test, &t->groups[0], IOMMU_MMIO);
+	container_detach(test, &t->groups[0]);
+	mock_memory_map_again(test, t->memory, PROT_READ | PROT_WRITE);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	expect_cache(test, &t->groups[0], IOMMU_CACHE);
+	container_detach(test, &t->groups[0]);
+	device_map(test);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	expect_cache(test, &t->groups[0], IOMMU_MMIO);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
+
+	/* And it can be refused, with all that was asked for together with it. */
+	disable_device_memory = true;
+	KUNIT_EXPECT_EQ(test, container_map(test, 0, WINDOW, 0, RW, false), -EPERM);
+	KUNIT_EXPECT_EQ(test, container_map(test, DEVICE_FIRST, 1, DEVICE_FIRST, RW,
+					    false), -EPERM);
+	expect_cache(test, &t->groups[0], IOMMU_MMIO);
+	KUNIT_EXPECT_EQ(test, container_map(test, 0, DEVICE_FIRST, 0, RW, false), 0);
+	expect_cache(test, &t->groups[0], IOMMU_MMIO);
+	disable_device_memory = false;
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
 	container_check(test);
 }
 
@@ -1133,14 +1428,6 @@ static void detach_divided_word(struct kunit *test)
 	container_unmap_all(test);
 }
 
-/* Have user memory consist of what is in @pages by now. */
-static void mock_memory_map_again(struct kunit *test, struct mock_memory *memory,
-				  unsigned long prot)
-{
-	mock_map_file_at(test, "[mock memory]", &mock_memory_fops, memory,
-			 memory->npages, prot, memory->vaddr);
-}
-
 /*
  * What was one block when it was pinned need not be that when it is pinned anew,
  * for the next domain.
@@ -1455,7 +1742,7 @@ static void narrow_aperture(struct kunit *test)
 {
 	static const struct mock_kind narrow = {
 		.pgsizes = PAGE_SIZE,
-		.aperture_end = ((BASE + WINDOW / 2) << PAGE_SHIFT) - 1,
+		.aperture_end = ((FAR + WINDOW / 2) << PAGE_SHIFT) - 1,
 	};
 	struct container_test *t = test->priv;
 	unsigned int i;
@@ -1656,13 +1943,14 @@ static int container_bits(struct kunit *test, unsigned long first,
 		.unmap.size = get.get.size,
 	};
 	size_t bytes = VFIO_TYPE1V3_BITMAP_BYTES(npages);
-	u8 __user *user = t->arg + ARG_BITMAP;
+	u8 __user *user = t->arg + t->bitmap;
 	u8 *area = kunit_kmalloc(test, bytes + 2 * ARG_GUARD, GFP_KERNEL);
 	unsigned long i;
 	int ret;
 
 	KUNIT_ASSERT_NOT_NULL(test, area);
 	memset(area, 0xa5, bytes + 2 * ARG_GUARD);
+	memset(area + ARG_GUARD, 0x5a, bytes);
 	KUNIT_ASSERT_EQ(test, copy_to_user(user - ARG_GUARD, area,
 					   bytes + 2 * ARG_GUARD), 0);
 	get.get.bitmap.data = data ? (void __user *)data : (void __user *)user;
@@ -1820,6 +2108,8 @@ static void hardware_borders(struct kunit *test)
 			npages > 1 ? first + npages - 53 : 0);
 	container_get(test, 49, 2, false);
 	container_expect(test, npages > 1 ? 0 : 1, min(npages, 2UL));
+	/* One that has nothing to do with the border is another's to report. */
+	container_write(test, &t->groups[0], 1700, 1);
 	container_get(test, 0, 49, false);
 	KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW),
 			npages > 1 ? 49 - first : 0);
@@ -1827,6 +2117,8 @@ static void hardware_borders(struct kunit *test)
 		container_get(test, 51, 2, false);
 		container_expect(test, 0, 2);
 	}
+	container_get(test, 0, WINDOW, false);
+	KUNIT_EXPECT_TRUE(test, test_bit(1700, t->bits));
 	container_get(test, 0, WINDOW, false);
 	container_expect(test, 0, 0);
 
@@ -1841,6 +2133,13 @@ static void hardware_borders(struct kunit *test)
 	container_get(test, 0, WINDOW, false);
 	container_expect(test, 0, 0);
 	container_unmap_all(test);
+}
+
+/* There is nothing below the block of IOVA 0. */
+static void hardware_borders_at_0(struct kunit *test)
+{
+	base = 0;
+	hardware_borders(test);
 }
 
 /* A superpage is divided: what was written to the rest of it is not forgotten. */
@@ -1978,6 +2277,159 @@ static void hardware_fails(struct kunit *test)
 	container_unmap_all(test);
 	vm_munmap(vaddr, 2 * PAGE_SIZE);
 	__free_page(page);
+}
+
+/* A bitmap need not be aligned, and what fills up its last word has no pages. */
+static void hardware_unaligned(struct kunit *test)
+{
+	static const unsigned int npages[] = { 1, 8, 9, 63, 64, 65, 100, WINDOW };
+	struct container_test *t = test->priv;
+	unsigned int i, offset;
+
+	container_hardware(test);
+	for (i = 0; i < ARRAY_SIZE(npages); i++) {
+		for (offset = 1; offset <= 9; offset++) {
+			t->bitmap = 2 * PAGE_SIZE - offset;
+			if (npages[i] == WINDOW)
+				t->bitmap -= 128;
+			container_write(test, &t->groups[0], offset, 1);
+			container_write(test, &t->groups[0], npages[i] - 1, 1);
+			container_get(test, 0, npages[i], false);
+			KUNIT_EXPECT_TRUE(test, test_bit(npages[i] - 1, t->bits));
+			container_get(test, 0, WINDOW, false);
+		}
+	}
+	t->bitmap = ARG_BITMAP;
+	container_unmap_all(test);
+}
+
+/* The range is read in windows that end where no bit need begin a byte. */
+static void hardware_windows(struct kunit *test)
+{
+	const unsigned int border = 1003;
+	struct container_test *t = test->priv;
+	unsigned int first;
+
+	base = FAR + MOCK_PUD_PAGES - border;
+	container_hardware(test);
+	container_get(test, 0, WINDOW, false);
+	for (first = 0; first < 9; first++) {
+		container_write(test, &t->groups[0], 12, 1);
+		container_write(test, &t->groups[0], border - 1, 2);
+		container_write(test, &t->groups[0], WINDOW - 1, 1);
+		container_dirty(test, border - 2, 1);
+		container_dirty(test, border + 1, 1);
+		container_get(test, first, WINDOW - first, false);
+		/* User memory is contiguous, but not as aligned as that. */
+		KUNIT_EXPECT_EQ(test, bitmap_weight(t->bits, WINDOW), 6);
+		container_get(test, 0, WINDOW, false);
+		container_expect(test, 0, 0);
+	}
+	container_unmap_all(test);
+}
+
+/* Map, or get the dirty bitmap of, what is outside of the window. */
+static void far_map(struct kunit *test, unsigned long index)
+{
+	struct container_test *t = test->priv;
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.vaddr = t->memory->vaddr,
+		.iova = (BASE + index) << PAGE_SHIFT,
+		.size = PAGE_SIZE,
+	};
+
+	KUNIT_ASSERT_EQ(test, container_ioctl(test, VFIO_IOMMU_MAP_DMA, &map,
+					      sizeof(map)), 0);
+}
+
+static int far_get(struct kunit *test, unsigned long npages, unsigned long vaddr)
+{
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap dirty;
+		struct vfio_iommu_type1_dirty_bitmap_get get;
+	} get = {
+		.dirty.argsz = sizeof(get),
+		.dirty.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+		.get.iova = BASE << PAGE_SHIFT,
+		.get.size = npages << PAGE_SHIFT,
+		.get.bitmap.pgsize = PAGE_SIZE,
+		.get.bitmap.size = VFIO_TYPE1V3_BITMAP_BYTES(npages),
+		.get.bitmap.data = (void __user *)vaddr,
+	};
+
+	return container_ioctl(test, VFIO_IOMMU_DIRTY_PAGES, &get, sizeof(get));
+}
+
+/*
+ * A bitmap of more than 2 MiB loses a page, and has another before the call ends.
+ * What an IOMMU has recorded is reported then, or by the next call.
+ */
+static void hardware_large(struct kunit *test)
+{
+	/* Pages that are written to, with a few GiB between them and most of 64 */
+	static const unsigned long pages[] = {
+		0, 5000, 65 * MOCK_PUD_PAGES, 66 * MOCK_PUD_PAGES + 7,
+	};
+	/* Whose bits' page goes when the first one's are read, and when it is back */
+	static const struct { unsigned int gone, remap; } cases[] = {
+		{ 2, 0 }, { 2, 2 }, { 2, 3 }, { 0, 1 }, { 0, 2 }, { 3, 1 }, { 3, 3 },
+	};
+	const unsigned long npages = 67 * MOCK_PUD_PAGES;
+	const size_t bytes = VFIO_TYPE1V3_BITMAP_BYTES(npages);
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
+	};
+	struct container_test *t = test->priv;
+	unsigned int i, k, found;
+	struct mock_domain *mock;
+	unsigned long vaddr, at;
+	u8 byte;
+	int ret;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], test->param_value), 0);
+	mock = t->groups[0].domain;
+	vaddr = kunit_vm_mmap(test, NULL, 0, bytes, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, vaddr, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(vaddr));
+	for (k = 0; k < ARRAY_SIZE(pages); k++)
+		far_map(test, pages[k]);
+	container_track(test);
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		for (k = 0; k < ARRAY_SIZE(pages); k++)
+			KUNIT_EXPECT_TRUE(test, mock_write(mock, BASE + pages[k]));
+		at = vaddr + pages[cases[i].gone] / BITS_PER_BYTE;
+		at &= PAGE_MASK;
+		mock->munmap = at;
+		mock->remap = cases[i].remap;
+		found = 0;
+		do {
+			ret = far_get(test, npages, vaddr);
+			if (ret) {
+				KUNIT_ASSERT_EQ(test, ret, -EFAULT);
+				at = kunit_vm_mmap(test, NULL, at, PAGE_SIZE,
+						   PROT_READ | PROT_WRITE,
+						   MAP_PRIVATE | MAP_ANONYMOUS |
+						   MAP_FIXED, 0);
+				mock->gone = 0;
+				continue;
+			}
+			for (k = 0; k < ARRAY_SIZE(pages); k++) {
+				byte = 0;
+				KUNIT_EXPECT_EQ(test, get_user(byte, (u8 __user *)vaddr +
+							pages[k] / BITS_PER_BYTE), 0);
+				found += !!(byte & BIT(pages[k] % BITS_PER_BYTE));
+			}
+		} while (ret);
+		KUNIT_EXPECT_EQ_MSG(test, found, ARRAY_SIZE(pages), "case %u", i);
+	}
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_UNMAP_DMA, &unmap,
+					      sizeof(unmap)), 0);
 }
 
 /* Domains come and go while writes are tracked. */
@@ -2643,12 +3095,12 @@ static void unmap_attach(struct kunit *test)
 	container_unmap_all(test);
 }
 
-/* Allocations of the store that were not allowed to fail */
+/* Allocations of the store that nobody can be told of if they fail */
 static unsigned int nofail_allocs;
 
 static bool count_nofail(gfp_t gfp)
 {
-	nofail_allocs += !!(gfp & __GFP_NOFAIL);
+	nofail_allocs += !!(gfp & (__GFP_NOFAIL | __GFP_HIGH));
 	return true;
 }
 
@@ -3236,6 +3688,11 @@ static void random_cuts(struct kunit *test)
 static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(cut, kind_gen_params),
 	KUNIT_CASE_PARAM(cut_each_page, kind_gen_params),
+	KUNIT_CASE_PARAM(cut_without_memory, kind_gen_params),
+	KUNIT_CASE_PARAM(unmap_dirties, kind_gen_params),
+	KUNIT_CASE_PARAM(batch_dirties, kind_gen_params),
+	KUNIT_CASE_PARAM(detach_dirties, kind_gen_params),
+	KUNIT_CASE_PARAM(device_memory, kind_gen_params),
 	KUNIT_CASE_SLOW(cut_pud),
 	KUNIT_CASE_SLOW(cut_pud_again),
 	KUNIT_CASE_PARAM(cut_two_domains, kind_gen_params),
@@ -3262,9 +3719,13 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(large_pages),
 	KUNIT_CASE_PARAM(hardware_bits, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_borders, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_borders_at_0, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_cut, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_unmap, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_fails, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_unaligned, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_windows, dirty_kind_gen_params),
+	KUNIT_CASE_PARAM(hardware_large, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_domains, dirty_kind_gen_params),
 	KUNIT_CASE_PARAM(hardware_shared, dirty_kind_gen_params),
 	KUNIT_CASE(pin_overflow),
