@@ -566,7 +566,7 @@ TEST_F(groups, mmio)
 	struct nvme *n = &self->nvme[0];
 	long locked, pinned;
 	const char *bdf;
-	__u8 *bar;
+	__u8 *bar, *va;
 	int fd;
 
 	bdf = need_device(_metadata, ENV_BAR);
@@ -617,6 +617,27 @@ TEST_F(groups, mmio)
 	EXPECT_EQ(1, locked_pages() - locked);
 	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, TEST_IOVA, 2 * PAGE));
 	EXPECT_EQ(locked, locked_pages());
+
+	/* MMIO can be refused, and memory next to it that is asked for with it */
+	if (is_v3(variant->type)) {
+		va = mmap(self->mem.va + PAGE, PAGE, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_FIXED, fd, info.offset);
+		EXPECT_EQ(self->mem.va + PAGE, va);
+		EXPECT_EQ(0, module_param("vfio_iommu_type1v3",
+					  "disable_device_memory", "Y"));
+		EXPECT_EQ(-EPERM, dma_map(&self->c, TEST_IOVA, bar, PAGE, RW));
+		EXPECT_EQ(-EPERM, dma_map(&self->c, TEST_IOVA, bar, info.size, RW));
+		EXPECT_EQ(-EPERM, dma_map(&self->c, TEST_IOVA, self->mem.va,
+					  3 * PAGE, RW));
+		EXPECT_FAULT(n, TEST_IOVA, bar);
+		EXPECT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE, RW));
+		EXPECT_DMA(n, TEST_IOVA, self->mem.va, 1, 8);
+		EXPECT_EQ(0, module_param("vfio_iommu_type1v3",
+					  "disable_device_memory", "N"));
+		EXPECT_EQ(0, dma_map(&self->c, TEST_IOVA + PAGE, bar, PAGE, RW));
+		EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, TEST_IOVA, 2 * PAGE));
+		EXPECT_EQ(locked, locked_pages());
+	}
 
 	munmap(bar, info.size);
 	close(fd);

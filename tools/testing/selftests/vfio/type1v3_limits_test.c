@@ -405,15 +405,23 @@ TEST_F_TIMEOUT(limits, concurrent, 900)
  * the memory cgroup of the process that maps: at its limit mapping fails, nobody
  * is killed, and it all comes back.
  */
+
+/* Blocks of one superpage each, that are cut at the limit; below all that fills it */
+#define CUT_IOVA	(64 * GIB)
+#define CUT_BLOCKS	64
+#define CUT_BITS	(CUT_BLOCKS * (2 * MIB / PAGE))
+
 FIXTURE(memcg) {
 	struct container c;
-	struct mem mem;
+	struct mem mem, huge;
 	char dir[64];
 	/* with the process in the cgroup, for which a pipe is too much memory */
 	struct {
 		bool done, go;
 		int ret;
 		long mapped;
+		const char *failed;
+		__u64 bits[CUT_BITS / 64];
 	} *shared;
 	pid_t pid;
 };
@@ -498,31 +506,81 @@ FIXTURE_SETUP(memcg)
 	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU));
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 2 * MIB));
 	memset(self->mem.va, 0, self->mem.size);
-	self->shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+	if (!need_mem(_metadata, &self->huge, MEM_2M, 2 * MIB))
+		return;
+	self->shared = mmap(NULL, sizeof(*self->shared), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->shared);
-	memset(self->shared, 0, PAGE);
+	memset(self->shared, 0, sizeof(*self->shared));
 }
 
 FIXTURE_TEARDOWN(memcg)
 {
 	container_close(&self->c);
 	mem_free(&self->mem);
+	mem_free(&self->huge);
 	if (self->dir[0])
 		EXPECT_EQ(0, rmdir(self->dir));
 }
 
-/* In the cgroup, where each new page of the process's own could be one too many */
+/*
+ * In the cgroup, where each new page of the process's own could be one too many.
+ * Nothing here does more than call the kernel.
+ */
+static __u64 cut_iova(long i)
+{
+	return CUT_IOVA + i * 2 * MIB;
+}
+
+/* Map blocks, [@first, @last). */
+static const char *map_blocks(FIXTURE_DATA(memcg) * self, long first, long last)
+{
+	for (long i = first; i < last; i++)
+		if (dma_map(&self->c, cut_iova(i), self->huge.va, 2 * MIB, RW))
+			return "map";
+	return NULL;
+}
+
+/* What can take memory and cannot fail for want of it, with blocks [@first, @last) */
+static const char *cut_blocks(FIXTURE_DATA(memcg) * self, long first, long last)
+{
+	struct container *c = &self->c;
+	__u64 iova = cut_iova(first), size = (last - first) * 2 * MIB;
+	__u64 bytes = size / PAGE / 8;
+
+	if (dirty_tracking(c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START))
+		return "START";
+	for (long i = first; i < last; i++)
+		if (dma_unmap(c, cut_iova(i) + (7 + i) * PAGE, PAGE) != PAGE)
+			return "cut";
+	if (dirty_bitmap(c, iova, size, PAGE, self->shared->bits, bytes))
+		return "GET_BITMAP";
+	if (dma_unmap_dirty(c, iova, 2 * MIB, PAGE, self->shared->bits, bytes) !=
+	    2 * MIB - PAGE)
+		return "unmap with a bitmap";
+	if (dirty_tracking(c, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP))
+		return "STOP";
+	if (dma_unmap(c, iova, size) != (last - first - 1) * (2 * MIB - PAGE))
+		return "unmap";
+	return NULL;
+}
+
 static void map_until_full(FIXTURE_DATA(memcg) * self)
 {
+	const char *failed;
 	long n;
 	int ret = 0;
 
+	/* once when there is memory, so that all it touches is there */
+	failed = map_blocks(self, 0, 2) ?: cut_blocks(self, 0, 2) ?:
+		 map_blocks(self, 0, CUT_BLOCKS);
 	for (n = 0; n < MEMCG_PAGES && !ret; n++)
 		ret = dma_map(&self->c, TEST_IOVA + n * MEMCG_STRIDE,
 			      self->mem.va + n % 512 * PAGE, PAGE, RW);
+	failed = failed ?: cut_blocks(self, 0, CUT_BLOCKS);
 	self->shared->ret = ret;
 	self->shared->mapped = n - !!ret;
+	self->shared->failed = failed;
 	__atomic_store_n(&self->shared->done, true, __ATOMIC_RELEASE);
 	while (!__atomic_load_n(&self->shared->go, __ATOMIC_ACQUIRE))
 		usleep(1000);
@@ -543,6 +601,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 		/* the memory is the child's own, and there, before it counts */
 		usleep(1);	/* has the linker write to it */
 		memset(self->mem.va, 1, self->mem.size);
+		memset(self->huge.va, 1, self->huge.size);
 		if (!memcg_write(self, "cgroup.procs", "0"))
 			map_until_full(self);
 		_exit(3);
@@ -552,6 +611,9 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 			TH_LOG("the process that maps did not survive");
 	/* the limit was it, not the end of the IOVA space or of the test's patience */
 	EXPECT_EQ(-ENOMEM, self->shared->ret);
+	/* the string is where the child has it, too */
+	EXPECT_EQ(NULL, self->shared->failed)
+		TH_LOG("%s", self->shared->failed);
 	EXPECT_LE(0, refused);
 	EXPECT_LT(refused, memcg_read(self, "memory.events", "max "));
 	if (variant->nvme && has_page_tables()) {
