@@ -92,6 +92,7 @@ void vfio_dma_owner_set(struct vfio_dma_owner *owner)
 	owner->mm = current->mm;
 	mmgrab(owner->mm);
 	owner->task = get_task_struct(current->group_leader);
+	owner->lock_cap = capable(CAP_IPC_LOCK);
 	owner->npages = 0;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_owner_set, "VFIO_DMA");

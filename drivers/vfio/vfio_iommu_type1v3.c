@@ -2161,7 +2161,7 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 /*
  * May a range be charged for?  Not if a page of it is mapped, or being mapped: the
  * call must fail, and for as long as it is charged others could fail at the limit.
- * With CAP_IPC_LOCK nobody can, which saves a look-up of 70 instructions.
+ * With CAP_IPC_LOCK nobody can, which saves the look-up.
  */
 static inline bool
 vfio_type1v3_may_charge(struct vfio_type1v3 *container,
