@@ -161,7 +161,7 @@ static void narrower(struct kunit *test)
 {
 	static const struct mock_kind narrow = {
 		.pgsizes = PAGE_SIZE,
-		.aperture_end = ((BASE + WINDOW / 2) << PAGE_SHIFT) - 1,
+		.aperture_end = ((FAR + WINDOW / 2) << PAGE_SHIFT) - 1,
 	};
 	struct container_test *t = test->priv;
 

@@ -606,9 +606,11 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 			map_until_full(self);
 		_exit(3);
 	}
-	while (!__atomic_load_n(&self->shared->done, __ATOMIC_ACQUIRE))
+	/* the braces: what ends the test is a statement of its own */
+	while (!__atomic_load_n(&self->shared->done, __ATOMIC_ACQUIRE)) {
 		ASSERT_EQ(0, waitpid(self->pid, &status, WNOHANG))
 			TH_LOG("the process that maps did not survive");
+	}
 	/* the limit was it, not the end of the IOVA space or of the test's patience */
 	EXPECT_EQ(-ENOMEM, self->shared->ret);
 	/* the string is where the child has it, too */
