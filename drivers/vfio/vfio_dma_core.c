@@ -206,8 +206,12 @@ int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages)
 		return ret;
 
 	ret = __account_locked_vm(mm, npages, true, owner->task, false);
-	if (unlikely(ret) && vfio_dma_may_exceed(owner))
-		ret = __account_locked_vm(mm, npages, true, owner->task, true);
+	if (unlikely(ret)) {
+		WRITE_ONCE(owner->lock_cap, vfio_dma_may_exceed(owner));
+		if (owner->lock_cap)
+			ret = __account_locked_vm(mm, npages, true, owner->task,
+						  true);
+	}
 	if (!ret)
 		vfio_dma_count_charge(owner, npages);
 	mmap_write_unlock(mm);
@@ -275,27 +279,16 @@ void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
 EXPORT_SYMBOL_NS_GPL(vfio_dma_charge_lost, "VFIO_DMA");
 
 /*
- * Pages that an IOMMU may still reach are never unpinned.  They are charged as
- * long as the owner stays, whatever its limit, because the request that pinned
- * them gives its own charge back.
+ * Pages that an IOMMU may still reach are never unpinned.  @charged of them are
+ * charged already; a request that fails gives its own charge back.
  */
-static void vfio_dma_leak(struct vfio_dma_owner *owner, unsigned long npages)
+static void vfio_dma_leak(struct vfio_dma_owner *owner, unsigned long npages,
+			  unsigned long charged)
 {
-	struct mm_struct *mm = owner->mm;
-
 	pr_err("vfio_dma: %lu pages stay pinned: an IOMMU may still reach them\n",
 	       npages);
-	if (!mm)
-		return;
-	if (!mmget_not_zero(mm)) {
-		vfio_dma_count_charge(owner, npages);
-		return;
-	}
-	mmap_write_lock(mm);
-	__account_locked_vm(mm, npages, true, owner->task, true);
-	vfio_dma_count_charge(owner, npages);
-	mmap_write_unlock(mm);
-	mmput_async(mm);
+	if (owner->mm)
+		vfio_dma_charge_lost(owner, npages, charged);
 }
 
 /*
@@ -1043,7 +1036,7 @@ int vfio_dma_map(struct vfio_dma_space *space, dma_addr_t iova,
 	if (likely(!ret) || extent->pfnmap)
 		return ret;
 	if (stuck)
-		vfio_dma_leak(space->owner, extent->npages);
+		vfio_dma_leak(space->owner, extent->npages, 0);
 	else
 		vfio_dma_unpin(extent->pfn, extent->npages, false);
 	return ret;
@@ -1076,7 +1069,7 @@ err_unmap:
 						  (size_t)done << PAGE_SHIFT))
 			stuck = true;
 	if (stuck)
-		vfio_dma_leak(space->owner, npages);
+		vfio_dma_leak(space->owner, npages, 0);
 	else
 		unpin_user_pages(pages, npages);
 	return ret;
@@ -1333,7 +1326,12 @@ vfio_dma_unmap_page(struct vfio_dma_space *space, dma_addr_t iova,
 		if (WARN_ON_ONCE(pfn == VFIO_DMA_NO_PFN))
 			return 0;
 	}
-	if (!vfio_dma_unmap_fast(space, iova, 1) || pfn == VFIO_DMA_NO_PFN)
+	if (unlikely(!vfio_dma_unmap_fast(space, iova, 1))) {
+		if (pfn != VFIO_DMA_NO_PFN)
+			vfio_dma_leak(space->owner, 1, 1);
+		return 0;
+	}
+	if (pfn == VFIO_DMA_NO_PFN)
 		return 0;
 
 	space->batch[space->nr_batch].pfn = pfn;
@@ -1366,8 +1364,10 @@ vfio_dma_unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
 		safe = vfio_dma_unmap_fast(space, iova, n);
 		if (!safe)
 			space->nr_batch = nr_batch;
-		else if (flags & VFIO_DMA_PINNED)
+		if (flags & VFIO_DMA_PINNED && safe)
 			unpinned += n;
+		else if (flags & VFIO_DMA_PINNED)
+			vfio_dma_leak(space->owner, n, n);
 		if (space->nr_batch == VFIO_DMA_BATCH_EXTENTS)
 			vfio_dma_unmap_flush(space);
 	}
@@ -1384,7 +1384,9 @@ vfio_dma_unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
  *
  * Many extents go in one call of the IOMMU driver, which is given neither holes
  * nor parts of leaves.  The pages are unpinned when the batch is full or by
- * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.
+ * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.  Pages
+ * that an IOMMU driver fails to unmap stay pinned, and are the owner's no more: the
+ * caller does not uncharge them.
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
  * Return: number of pages that are, or will be, unpinned.

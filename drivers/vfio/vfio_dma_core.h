@@ -42,13 +42,13 @@ static inline void *vfio_dma_kmalloc_nofail(size_t size)
  * struct vfio_dma_owner - the one address space whose memory is mapped
  * @mm: address space (mmgrab()ed), %NULL while nobody owns the mappings
  * @task: its thread group leader, whose RLIMIT_MEMLOCK applies
- * @lock_cap: it had CAP_IPC_LOCK when it became the owner.  A hint only, that its
- *	limit need not be spared; vfio_dma_charge() asks each time
+ * @lock_cap: it had CAP_IPC_LOCK when that was asked last: a hint that it does not
+ *	meet the limit
  * @npages: pages charged to @mm's locked_vm
  *
- * @mm, @task and @lock_cap change under the backend's mutex, while no mapping exists or is
- * being made, or with all of them by vfio_dma_owner_move(); @npages changes under
- * @mm's mmap_lock held for writing.
+ * @mm and @task change under the backend's mutex, while no mapping exists or is
+ * being made, or with all of them by vfio_dma_owner_move(); @lock_cap and @npages
+ * change under @mm's mmap_lock held for writing.
  */
 struct vfio_dma_owner {
 	struct mm_struct *mm;

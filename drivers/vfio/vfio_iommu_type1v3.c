@@ -1117,18 +1117,25 @@ static void vfio_type1v3_unmap_finish(struct vfio_type1v3 *container,
 	vfio_type1v3_put_owner(container);
 }
 
-/* Take back what a call in progress has mapped so far. */
+/*
+ * Take back what a call in progress has mapped so far.  Its charge is without what
+ * an IOMMU driver fails to give back.
+ */
 static void vfio_type1v3_unmap_map(struct vfio_type1v3 *container,
 				   struct vfio_dma_space *space,
 				   struct vfio_type1v3_map *map)
 {
+	unsigned long unpinned;
+
 	if (!map->mapped)
 		return;
 
-	vfio_type1v3_unmap_iommu(container, space, map->first,
-				 map->first + map->mapped - 1);
+	unpinned = vfio_type1v3_unmap_iommu(container, space, map->first,
+					    map->first + map->mapped - 1);
 	vfio_dma_unmap_flush(space);
+	map->charged -= min(map->charged, map->pinned - unpinned);
 	map->mapped = 0;
+	map->pinned = 0;
 }
 
 /* The last group has gone, and with it the right to have anything mapped. */
@@ -1943,8 +1950,12 @@ again:
 						       request->granule,
 						       &map->pinned);
 		/* Device memory has become something else in the meantime. */
-		if (!ret && map->pinned > map->charged)
-			ret = -ENOMEM;
+		if (!ret && map->pinned > map->charged) {
+			ret = vfio_dma_charge(&container->owner,
+					      map->pinned - map->charged);
+			if (!ret)
+				map->charged = map->pinned;
+		}
 		if (ret || map->mapped == npages)
 			break;
 		mutex_unlock(&container->lock);
@@ -2169,7 +2180,7 @@ vfio_type1v3_may_charge(struct vfio_type1v3 *container,
 {
 	struct vfio_xa_dma_run run;
 
-	if (container->owner.lock_cap)
+	if (READ_ONCE(container->owner.lock_cap))
 		return true;
 	if (request->first == request->last)
 		return !vfio_xa_dma_load(&container->store, request->first);
@@ -2682,15 +2693,14 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	unsigned long npages = vfio_type1v3_run_pages(run);
 	struct vfio_dma_domain *domain =
 		list_first_entry(&space->domains, struct vfio_dma_domain, next);
-	unsigned long extra, charged, pos, pinned = 0, shared = 0;
-	unsigned long word = run->word;
+	unsigned long extra, pos, shared = 0, word = run->word;
 	struct vfio_type1v3_map map = { .first = run->first };
 	struct vfio_dma_pin pin;
 	int ret;
 
 	/* What emulated devices have pinned of it is charged, if it is the same. */
 	extra = vfio_type1v3_count_charged_pins(container, run->first, run->last);
-	ret = vfio_type1v3_charge(container, vaddr, npages, extra, &charged);
+	ret = vfio_type1v3_charge(container, vaddr, npages, extra, &map.charged);
 	if (ret)
 		return ret;
 
@@ -2715,17 +2725,17 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 			ret = vfio_type1v3_map_extents(container, space, &map,
 						       &pin, word,
 						       VFIO_DMA_EXTENT_MAX,
-						       &pinned);
+						       &map.pinned);
 		if (map.mapped > pos)
 			shared += vfio_type1v3_share_charge(container, domain,
 							    map.first + pos,
 							    map.first + map.mapped - 1);
 		/* Device memory or a pinned page has become another in the meantime. */
-		if (!ret && pinned - shared > charged) {
-			ret = vfio_dma_charge(&container->owner,
-					      pinned - shared - charged);
+		if (!ret && map.pinned - shared > map.charged) {
+			ret = vfio_dma_charge(&container->owner, map.pinned -
+					      shared - map.charged);
 			if (!ret)
-				charged = pinned - shared;
+				map.charged = map.pinned - shared;
 		}
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
@@ -2740,10 +2750,9 @@ out_uncharge:
 		if (shared)
 			vfio_type1v3_set_charged(container, run->first,
 						 run->last);
-		pinned = 0;
 		shared = 0;
 	}
-	vfio_dma_uncharge(&container->owner, charged + shared - pinned);
+	vfio_dma_uncharge(&container->owner, map.charged + shared - map.pinned);
 	return ret;
 }
 

@@ -1129,6 +1129,67 @@ static void neighbours_batch(struct kunit *test)
 	}
 }
 
+/*
+ * An IOMMU fails to map the rest of a request, and to unmap what it has of it: that
+ * stays pinned and charged, and nothing else does.
+ */
+static void map_stuck(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock;
+	unsigned long i;
+
+	/* Three extents, the second of which is not mapped */
+	swap(t->memory->pages[5], t->memory->pages[1500]);
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[2]), 0);
+	mock = t->groups[0].domain;
+	mock->fail_map = 2;
+	mock->fail_unmap = 1;
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, container_map(test, 0, 16, 0, RW, false), -ENOMEM);
+	}
+	KUNIT_EXPECT_EQ(test, current->mm->locked_vm, 5);
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 5);
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(&t->container->store));
+
+	for (i = 0; i < 16; i++)
+		if (mock_leaf_at(mock, BASE + i))
+			iommu_unmap(&mock->domain, (BASE + i) << PAGE_SHIFT, PAGE_SIZE);
+	for (i = 0; i < WINDOW; i++)
+		while (mock_pins(mock_memory_pfn(t->memory, i)))
+			unpin_user_page(t->memory->pages[i]);
+	current->mm->locked_vm = 0;
+}
+
+/* An IOMMU fails to unmap what is to be unmapped: that stays pinned and charged. */
+static void unmap_stuck(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock;
+	unsigned long n;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[2]), 0);
+	mock = t->groups[0].domain;
+	for (n = 1; n <= 16; n += 15) {
+		KUNIT_ASSERT_EQ(test, container_map(test, 0, n, 0, RW, false), 0);
+		mock->fail_unmap = 1;
+		kunit_warning_suppress(test) {
+			KUNIT_EXPECT_EQ(test, container_unmap(test, 0, n), 0);
+		}
+		KUNIT_EXPECT_EQ(test, current->mm->locked_vm, n);
+		KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), n);
+		/* Also when nobody owns the container any more */
+		KUNIT_EXPECT_NULL(test, t->container->owner.mm);
+
+		iommu_unmap(&mock->domain, BASE << PAGE_SHIFT, n << PAGE_SHIFT);
+		unpin_user_pages(t->memory->pages, n);
+		current->mm->locked_vm = 0;
+		container_check(test);
+	}
+}
+
 /* A cut in one of two neighbours divides blocks of that one only. */
 static void cut_beside(struct kunit *test)
 {
@@ -3699,6 +3760,8 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(small_pages, kind_gen_params),
 	KUNIT_CASE_PARAM(neighbours, kind_gen_params),
 	KUNIT_CASE_PARAM(neighbours_batch, kind_gen_params),
+	KUNIT_CASE(map_stuck),
+	KUNIT_CASE(unmap_stuck),
 	KUNIT_CASE_PARAM(cut_beside, kind_gen_params),
 	KUNIT_CASE_SLOW(neighbours_pud),
 	KUNIT_CASE_PARAM(hole_mapped_again, kind_gen_params),

@@ -210,8 +210,11 @@ static void lost_under_pins(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_load(&t->container->store, BASE + 100), 0);
 	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(&t->container->pins));
+	/* What the driver keeps stays charged. */
 	KUNIT_EXPECT_EQ(test, mock_pins(page_to_pfn(page)), 1);
+	KUNIT_EXPECT_EQ(test, current->mm->locked_vm, 512 + 1);
 	unpin_user_page(page);
+	current->mm->locked_vm--;
 	container_check(test);
 	vfio_type1v3_ops.unregister_device(t->data, device);
 	container_unmap_all(test);

@@ -482,6 +482,7 @@ static void *keep_disturbing(void *arg)
 TEST_F(eyes, histogram)
 {
 	struct sigaction action = { .sa_handler = ignore };
+	const __u32 small = RW | VFIO_DMA_MAP_GRANULE(0);
 	const int batches = 48;
 	pthread_t disturber, reader = pthread_self();
 	int ret = 0;
@@ -502,12 +503,12 @@ TEST_F(eyes, histogram)
 		}
 		ASSERT_EQ(0, dma_batch(&self->c, 0, BATCH_MAX, self->e));
 	}
-	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA, self->mem.va, 3 * PAGE, RW));
+	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA, self->mem.va, 3 * PAGE, small));
 	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA + MIB, self->mem.va,
-			     64 * PAGE, RW));
-	/* one run, though two calls have made it */
+			     64 * PAGE, small));
+	/* one run, though two calls have made it: superpages would end between them */
 	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA + MIB + 64 * PAGE,
-			     self->mem.va + 64 * PAGE, 64 * PAGE, RW));
+			     self->mem.va + 64 * PAGE, 64 * PAGE, small));
 	ASSERT_EQ(0, read_own(self->id, "runs"));
 	EXPECT_SAYS("1 1 %d", batches * BATCH_MAX);
 	EXPECT_SAYS("2 3 1");
@@ -611,7 +612,7 @@ TEST_F(eyes, top)
 	for (int i = 0; i < 4; i++) {
 		ASSERT_EQ(0, dma_map(&self->c, IOVA(i * 64L),
 				     self->mem.va + i * 64L * PAGE, 64 * PAGE,
-				     RW));
+				     RW | VFIO_DMA_MAP_GRANULE(0)));
 	}
 	ASSERT_EQ(0, read_own(self->id, "stat"));
 
