@@ -108,6 +108,11 @@ fi
 # because nobody knows what else this machine is doing; ours is outside.
 boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
 boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 printk.devkmsg=on"
+# a clock that counts instructions is the same everywhere
+if [[ " ${extra[*]} " != *" -icount "* ]]; then
+	gcc -O2 -o "$run/tsc-khz" "$VM/tsc-khz.c"
+	boot_params+=" tsc_early_khz=$("$run/tsc-khz")"
+fi
 case $kernel in
 debug) boot_params+=" panic_on_warn=1 iommu.debug_pagealloc=1 page_owner=on page_poison=1"
 	boot_params+=" kmemleak=on" ;;&
