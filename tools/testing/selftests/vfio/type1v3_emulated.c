@@ -408,19 +408,35 @@ static bool set_panic_on_warn(bool on)
 static bool panicked_on_warn;
 static const char *expected;
 
-/**
- * expect_warning() - Tell the kernel and who reads its log of a warning to come
- * @regex: what the message is like; no other warning's fits it
- *
- * Only one at a time, and it must come before expect_no_warning(), even if it
- * is one that the kernel gives once only.
- */
-void expect_warning(const char *regex)
+static void announce(const char *what, const char *regex)
 {
 	panicked_on_warn = set_panic_on_warn(false);
 	file_write("/sys/kernel/debug/clear_warn_once", "1");
 	expected = regex;
-	kernel_log("vm-expect", expected);
+	kernel_log(what, expected);
+}
+
+/**
+ * expect_warning() - Tell the kernel and who reads its log of a warning to come
+ * @regex: what the message is like; no other warning's fits it
+ *
+ * Only one at a time, and it must come before expect_no_warning().
+ */
+void expect_warning(const char *regex)
+{
+	announce("vm-expect", regex);
+}
+
+/**
+ * allow_warning() - The same of a warning that may come
+ * @regex: what the message is like; no other warning's fits it
+ *
+ * Such as one that is given once, and was: not every kernel forgets that of what a
+ * module has said.
+ */
+void allow_warning(const char *regex)
+{
+	announce("vm-may", regex);
 }
 
 /**

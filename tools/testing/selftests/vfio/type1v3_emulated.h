@@ -49,6 +49,7 @@ int info_cap(struct container *c, __u16 id, void *cap, size_t size);
 
 long locked_pages_of(int pid);
 void expect_warning(const char *regex);
+void allow_warning(const char *regex);
 void expect_no_warning(void);
 
 #endif

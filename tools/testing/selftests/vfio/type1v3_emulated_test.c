@@ -1289,7 +1289,7 @@ TEST_F(stubborn, driver_keeps_pins)
 	EXPECT_EQ(0, dma_map(&self->c, IOVA(0), self->mem.va + PAGE, 8 * PAGE,
 			     RW));
 	EXPECT_EQ(0x0101010101010101ULL, peek(self->dev, IOVA(3)));
-	expect_warning("unpin of a page that is not pinned");
+	allow_warning("unpin of a page that is not pinned");
 	EXPECT_EQ(0, emulated_unpin(self->dev, IOVA(3), 1));
 	EXPECT_EQ(8 * PAGE, dma_unmap_all(&self->c));
 	EXPECT_EQ(locked + 1, locked_pages());
