@@ -943,9 +943,10 @@ static void *thread_map_and_unmap(void *arg)
 {
 	struct _test_data_uapi *self = arg;
 	static atomic_uint threads;
-	__u64 seed = test_seed() + ++threads;
 	intptr_t bad = 0;
+	__u64 seed;
 
+	seed = test_seed() + ++threads;
 	for (int step = 0; step < 3000; step++) {
 		__u64 r = prng(&seed), npages = (r >> 16) % 32 + 1;
 		__u64 page = r % 256, from = (r >> 32) % (512 - npages);
