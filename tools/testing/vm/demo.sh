@@ -24,7 +24,7 @@ MIB=$((1 << 20))
 disk_bytes=$((32 * MIB)) copy_from=$((4 * MIB)) copy_to=$((20 * MIB)) copy_bytes=$((4 * MIB))
 
 held_pages=4096		# what nested-io reads at once
-lightest=7		# type1v3 weighs less than one part in so many of type1v2
+lightest=8		# type1v3 weighs less than one part in so many of type1v2
 backends=(type1v2 type1v3) record=''
 while getopts 1r:h option; do
 	case $option in

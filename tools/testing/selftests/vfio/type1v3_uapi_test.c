@@ -939,14 +939,16 @@ TEST_F(uapi, unplug_in_use)
 	ASSERT_EQ(0, pci_rescan_bind(bdf));
 }
 
+static atomic_uint nr_threads;
+
 static void *thread_map_and_unmap(void *arg)
 {
 	struct _test_data_uapi *self = arg;
-	static atomic_uint threads;
 	intptr_t bad = 0;
 	__u64 seed;
 
-	seed = test_seed() + ++threads;
+	seed = test_seed() + ++nr_threads;
+
 	for (int step = 0; step < 3000; step++) {
 		__u64 r = prng(&seed), npages = (r >> 16) % 32 + 1;
 		__u64 page = r % 256, from = (r >> 32) % (512 - npages);
