@@ -41,6 +41,10 @@ test-all:
 	scripts/deps.sh test-all
 	tools/testing/vm/test.sh '*'
 
+mutants:
+	scripts/deps.sh test
+	tools/testing/vm/test.sh mutants mutants-kunit
+
 OPS ?= 100000
 fuzz:
 	scripts/deps.sh test
@@ -82,6 +86,7 @@ help:
 	@echo 'make test               every test, in virtual machines; installs what it needs'
 	@echo 'make test-all           the same, and the tests that take long'
 	@echo 'make test-debug         KUnit, kselftests and failing allocations on a debug kernel'
+	@echo 'make mutants            do the tests notice mistakes: each of a list of edits must fail one'
 	@echo 'make kcsan              the tests with threads on a kernel that looks for data races'
 	@echo 'make fuzz [OPS=... SEED=... IOMMU=vtd|virtio|amd]  random calls against a model'
 	@echo 'make soak [SECONDS=...] mixed load for 30 minutes: nothing may grow'
@@ -91,4 +96,4 @@ help:
 	@echo 'make lint               checkpatch, sparse, W=1, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug kcsan fuzz soak races bench docs lint help
+.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug mutants kcsan fuzz soak races bench docs lint help

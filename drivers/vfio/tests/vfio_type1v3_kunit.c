@@ -3804,7 +3804,13 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(group_iommu_domain),
 	KUNIT_CASE_PARAM(random_steps, kind_gen_params),
 	KUNIT_CASE_PARAM(random_cuts, kind_gen_params),
-	MEANWHILE_CASES,
+	KUNIT_CASE(map_begins_anew),
+	KUNIT_CASE(map_is_checked_again),
+	KUNIT_CASE(lost_under_pins),
+	KUNIT_CASE(attach_keeps_users),
+	KUNIT_CASE(strangers_keep_users),
+	KUNIT_CASE(attach_without_owner),
+	KUNIT_CASE(update_vaddr_pinning),
 	{}
 };
 

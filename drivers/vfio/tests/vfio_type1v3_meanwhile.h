@@ -368,13 +368,4 @@ static void update_vaddr_pinning(struct kunit *test)
 	container_unmap_all(test);
 }
 
-#define MEANWHILE_CASES				\
-	KUNIT_CASE(map_begins_anew),		\
-	KUNIT_CASE(map_is_checked_again),	\
-	KUNIT_CASE(lost_under_pins),		\
-	KUNIT_CASE(attach_keeps_users),		\
-	KUNIT_CASE(strangers_keep_users),	\
-	KUNIT_CASE(attach_without_owner),	\
-	KUNIT_CASE(update_vaddr_pinning)
-
 #endif /* __VFIO_TYPE1V3_MEANWHILE_H */

@@ -477,25 +477,29 @@ static void test_transient(struct kunit *test)
 
 #define ARRAY(order)	((16UL << (order)) + sizeof(void *))
 
-#define expect_shape(test, want_nodes, want_arrays, want_bytes)			\
-	do {									\
-		struct vfio_xa_dma_stats __stats;				\
-										\
-		vfio_xa_dma_get_stats(test_store(test), &__stats);		\
-		KUNIT_EXPECT_EQ(test, __stats.nodes, (unsigned long)(want_nodes));	\
-		KUNIT_EXPECT_EQ(test, __stats.arrays, (unsigned long)(want_arrays));	\
-		KUNIT_EXPECT_EQ(test, __stats.array_bytes, (unsigned long)(want_bytes)); \
-		KUNIT_EXPECT_EQ(test, __stats.node_bytes + __stats.array_bytes,	\
-				vfio_xa_dma_footprint(test_store(test)));	\
-		KUNIT_EXPECT_EQ(test, !__stats.nodes, !__stats.node_bytes);	\
-	} while (0)
-
 static struct vfio_xa_dma *test_store(struct kunit *test)
 {
 	struct model *m = test->priv;
 
 	return &m->store;
 }
+
+static void __expect_shape(struct kunit *test, int line, unsigned long nodes,
+			   unsigned long arrays, unsigned long bytes)
+{
+	struct vfio_xa_dma_stats stats;
+
+	vfio_xa_dma_get_stats(test_store(test), &stats);
+	KUNIT_EXPECT_EQ_MSG(test, stats.nodes, nodes, "line %d", line);
+	KUNIT_EXPECT_EQ_MSG(test, stats.arrays, arrays, "line %d", line);
+	KUNIT_EXPECT_EQ_MSG(test, stats.array_bytes, bytes, "line %d", line);
+	KUNIT_EXPECT_EQ(test, !stats.nodes, !stats.node_bytes);
+	KUNIT_EXPECT_EQ(test, stats.node_bytes + stats.array_bytes,
+			vfio_xa_dma_footprint(test_store(test)));
+}
+
+#define expect_shape(test, nodes, arrays, bytes)	\
+	__expect_shape(test, __LINE__, nodes, arrays, bytes)
 
 static void put(struct kunit *test, unsigned long first, unsigned long last,
 		unsigned long word)
@@ -648,6 +652,10 @@ static void test_shape_ranges(struct kunit *test)
 	put(test, BIT(18), BIT(18) + 1024, WORD(1));
 	expect_shape(test, 3, 0, 0);
 	clear_all(test);
+	/* Also where there is an array already */
+	put(test, BIT(19) - 1, BIT(19) - 1, WORD(2));
+	put(test, BIT(18), BIT(18) + 1024, WORD(1));
+	clear_all(test);
 	/* Whole blocks are values. */
 	put(test, BIT(18), BIT(18) + 4095, WORD(1));
 	expect_shape(test, 2, 0, 0);
@@ -678,6 +686,11 @@ static void test_shape_ranges(struct kunit *test)
 	put(test, 128, 191, WORD(1));
 	drop(test, 150, 150);
 	expect_shape(test, 1, 2, ARRAY(1) + ARRAY(2));
+	clear_all(test);
+	/* Also at its first page, in a range that begins where nothing is */
+	put(test, 128, 191, WORD(1));
+	drop(test, 100, 128);
+	expect_run(test, 129, 191, WORD(1));
 	clear_all(test);
 	put(test, BIT(18), BIT(18) + 4095, WORD(1));
 	drop(test, BIT(18) + 100, BIT(18) + 100);

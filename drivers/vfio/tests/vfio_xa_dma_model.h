@@ -755,19 +755,17 @@ static int model_step(struct model *m)
  * to a single page, which random steps hardly ever come to: not the last step may be that
  * of the page slots, and they must not become an array.
  */
-static int model_shrink_root(struct model *m)
+static int model_shrink_root_once(struct model *m, bool more)
 {
+	const unsigned long word = vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ);
 	unsigned long i;
-	int err;
+	int err = 0;
 
-	for (i = 0; i < 40; i++) {
+	for (i = 0; i < 40 && !err; i++)
 		err = model_do_insert(m, i, i, vfio_xa_dma_word(0, i << (PAGE_SHIFT + 1),
 								VFIO_XA_DMA_READ), 0);
-		if (err)
-			return err;
-	}
-	err = model_do_insert(m, 1UL << 30, 1UL << 30,
-			      vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ), 0);
+	if (!err)
+		err = model_do_insert(m, 1UL << 30, 1UL << 30, word, 0);
 	for (i = 39; i && !err; i--) {
 		err = model_commit_erase(m, i, i, true);
 		if (!err)
@@ -775,6 +773,8 @@ static int model_shrink_root(struct model *m)
 	}
 	if (!err)
 		err = model_commit_erase(m, 1UL << 30, 1UL << 30, true);
+	if (!err && !model_load_around(m, 0))
+		err = -EINVAL;
 	if (!err)
 		err = model_compare(m);
 	if (!err && !model_expect(!vfio_xa_dma_footprint(&m->store)))
@@ -785,15 +785,21 @@ static int model_shrink_root(struct model *m)
 		err = model_commit_change(m, 0, 100, 0, VFIO_XA_DMA_WRITE, true);
 	if (!err)
 		err = model_compare(m);
-	if (!err)
-		err = model_do_insert(m, 5, 7, vfio_xa_dma_word(0, 0, VFIO_XA_DMA_READ), 0);
-	if (!err)
-		err = model_compare(m);
-	if (!err)
-		err = model_commit_erase(m, 5, 7, true);
+	if (!err && more) {
+		err = model_do_insert(m, 5, 7, word, 0);
+		if (!err)
+			err = model_compare(m);
+		if (!err)
+			err = model_commit_erase(m, 5, 7, true);
+	}
 	if (!err)
 		err = model_commit_erase(m, 0, 0, true);
 	return err ?: model_compare(m);
+}
+
+static int model_shrink_root(struct model *m)
+{
+	return model_shrink_root_once(m, false) ?: model_shrink_root_once(m, true);
 }
 
 static void model_init(struct model *m, u64 seed, const u8 *data, size_t size)

@@ -16,11 +16,11 @@ logs=$CACHE/test-logs
 results=$logs/results
 
 # what "make test" runs, and what "make test-all" runs besides
-stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace build-stock
+stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace mutants build-stock
 	check-ops docs selftests-stock-vtd selftests-stock-virtio tracers demo clients package kunit
 	selftests-lean-vtd selftests-lean-virtio fuzz bench build-debug selftests-debug-short"
 long_stages="patches-build clients-long clients-dpdk kunit-debug failnth selftests-debug-vtd
-	selftests-debug-virtio softlockup build-kcsan kcsan"
+	selftests-debug-virtio softlockup build-kcsan kcsan mutants-kunit"
 if [ $# != 0 ]; then only=("$@"); else read -ra only -d '' <<<"$stages" || true; fi
 
 source_tree() { echo "$("$TOP/scripts/fetch.sh" source)/src"; }
@@ -110,6 +110,9 @@ patches() { # --check-text | --check-build
 }
 
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
+
+# do the tests notice mistakes?
+mutants() { "$TOP/tools/testing/mutants/mutants.py" "$1"; }
 
 kunit_modules=(vfio_xa_dma_kunit vfio_dma_core_kunit vfio_type1v3_kunit)
 kunit() { # KERNEL
@@ -232,10 +235,12 @@ lane_newest() {
 	stage patches check patches --check-text
 	stage patches-build check patches --check-build
 	stage userspace tap userspace
+	stage mutants tap mutants userspace
 	stage kunit kunit kunit lean
 	run_selftests lean
 	stage fuzz tap "$VM/selftests.sh" -c 2 lean vtd 'type1v3_fuzz --seconds 50'
 	stage bench check "$VM/bench.sh" --short
+	stage mutants-kunit tap mutants kunit
 	stage kunit-debug kunit kunit debug
 	stage failnth tap "$VM/selftests.sh" debug vtd type1v3_failnth_test
 	stage selftests-debug-short tap "$VM/selftests.sh" debug vtd type1v3_uapi_test \

@@ -7,7 +7,7 @@ extern void *shim_static_stub;
 
 #define KUNIT_STATIC_STUB_REDIRECT(func, ...)				\
 	do {								\
-		typeof(&(func)) __stub = shim_static_stub;		\
+		typeof(func) *__stub = shim_static_stub;		\
 									\
 		if (__stub)						\
 			return __stub(__VA_ARGS__);			\

@@ -132,7 +132,7 @@ static inline int shim_main(const struct kunit_suite *suite, int argc, char **ar
 #define kunit_test_suite(suite)						\
 	int main(int argc, char **argv)					\
 	{								\
-		return shim_main(&suite, argc, argv);			\
+		return shim_main(&(suite), argc, argv);			\
 	}
 
 #endif
