@@ -189,9 +189,10 @@ class Kunit(Tree):
     def __init__(self, directory):
         super().__init__(directory)
         self.plan = []
-        # Its own modules are of no interest, but for what they depend on
-        if not (CACHE / KERNEL / "release").exists():
-            run(self.log, TOP / "tools/testing/vm/kernel.sh", KERNEL, seconds=7200)
+        # Its modules are only there for what ours depend on, but its uapi headers are used
+        status, _ = run(self.log, TOP / "tools/testing/vm/kernel.sh", KERNEL, seconds=7200)
+        if status:
+            sys.exit(f"no kernel {KERNEL}: see {self.log}")
         self.kdir = max(CACHE.glob(f"linux-7*/build-{KERNEL}"))
         self.suites = {}
         for path in (TOP / "drivers/vfio/tests").glob("*_kunit.c"):
