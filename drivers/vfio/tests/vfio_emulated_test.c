@@ -191,7 +191,7 @@ static void vfio_emulated_test_delay(struct vfio_emulated_test *test,
 
 	while (time_before(jiffies, end) &&
 	       READ_ONCE(test->state.delay_ms) == delay_ms)
-		msleep(1);
+		usleep_range(1000, 2000);
 }
 
 static void vfio_emulated_test_dma_unmap(struct vfio_device *vdev, u64 iova,

@@ -1305,11 +1305,13 @@ static void granule(struct kunit *test)
 	unsigned long g, first, npages, mapped, k;
 	struct mock_touched then[2];
 	unsigned int i, d, late, step;
+	u32 flags;
 
 	prandom_seed_state(&t->rnd, 1);
 	container_memory(test, false);
 	for (i = 0; i < ARRAY_SIZE(orders); i++) {
 		g = min(BIT(orders[i]), WINDOW);
+		flags = VFIO_DMA_MAP_GRANULE(orders[i]);
 		for (late = 0; late < 3; late++) {
 			/* Without a domain at first; with another one later; both */
 			if (late != 1)
@@ -1319,7 +1321,7 @@ static void granule(struct kunit *test)
 				KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
 								       test->param_value), 0);
 			KUNIT_ASSERT_EQ(test, container_map_flags(test, 0, WINDOW, 0, RW,
-						VFIO_DMA_MAP_GRANULE(orders[i])), 0);
+								  flags), 0);
 			if (!late)
 				KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0],
 								       test->param_value), 0);
@@ -1346,7 +1348,7 @@ static void granule(struct kunit *test)
 				if (step % 3 == 1)
 					continue;
 				KUNIT_EXPECT_EQ(test, container_map_flags(test, first, npages,
-						first, RW, VFIO_DMA_MAP_GRANULE(orders[i])), 0);
+									  first, RW, flags), 0);
 			}
 			container_check(test);
 			/* And between the multiples */
