@@ -54,6 +54,7 @@
 
 #include "vfio.h"
 #include "vfio_dma_core.h"
+#include "vfio_dma_cut.h"
 #include "vfio_xa_dma.h"
 
 #define CREATE_TRACE_POINTS
@@ -360,8 +361,7 @@ static unsigned long vfio_type1v3_pgsize(const struct vfio_type1v3 *container)
 
 static int vfio_type1v3_prot(unsigned long word)
 {
-	return (word & VFIO_XA_DMA_READ ? IOMMU_READ : 0) |
-	       (word & VFIO_XA_DMA_WRITE ? IOMMU_WRITE : 0);
+	return vfio_dma_cut_prot(word);
 }
 
 /*
@@ -370,8 +370,7 @@ static int vfio_type1v3_prot(unsigned long word)
  */
 static int vfio_type1v3_iommu_prot(unsigned long word)
 {
-	return vfio_type1v3_prot(word) |
-	       (word & VFIO_XA_DMA_PFNMAP ? IOMMU_MMIO : IOMMU_CACHE);
+	return vfio_dma_cut_iommu_prot(word);
 }
 
 static dma_addr_t vfio_type1v3_iova(unsigned long index)
@@ -519,271 +518,6 @@ static void vfio_type1v3_put_owner(struct vfio_type1v3 *container)
  */
 
 /*
- * Where IOMMU pages end
- *
- * No record is kept of what iommu_map() made superpages of: that follows from
- * what was mapped by one call, and from the memory.  START says where a call
- * began, on the first page of a mapping that a superpage may be part of, at each
- * multiple of its granule, and on the page behind it if that was mapped by
- * another call.  So of two neighbours with BIG, the second without START, both
- * were mapped by one call, and nothing of it in between has been unmapped since.
- * START is set only where no IOMMU page spans the border; it goes with its page.
- */
-
-/* No IOMMU page spans the border before page @index, which is mapped. */
-static int vfio_type1v3_set_start(struct vfio_type1v3 *container,
-				  unsigned long index)
-{
-	int ret;
-
-	ret = vfio_xa_dma_prepare(&container->store, index, index, VFIO_DMA_GFP);
-	if (!ret)
-		vfio_xa_dma_change(&container->store, index, index, 0,
-				   VFIO_XA_DMA_START);
-	return ret;
-}
-
-/* Set START as a new mapping with BIG wants it, of pages that are still PENDING. */
-static int vfio_type1v3_set_starts(struct vfio_type1v3 *container,
-				   unsigned long first, unsigned long last,
-				   unsigned long granule)
-{
-	unsigned long pos = first, word;
-	int ret;
-
-	for (;;) {
-		ret = vfio_type1v3_set_start(container, pos);
-		if (ret)
-			return ret;
-		pos |= granule - 1;
-		if (pos >= last)
-			break;
-		pos++;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
-
-	if (last == VFIO_XA_DMA_LAST_INDEX)
-		return 0;
-	word = vfio_xa_dma_load(&container->store, last + 1);
-	if (!(word & VFIO_XA_DMA_BIG) || word & VFIO_XA_DMA_START)
-		return 0;
-	return vfio_type1v3_set_start(container, last + 1);
-}
-
-/* Is all of a block mapped with the same rights, and could be one superpage? */
-static bool vfio_type1v3_block_is_big(struct vfio_type1v3 *container,
-				      unsigned long first, unsigned long last,
-				      int prot)
-{
-	struct vfio_xa_dma_run run;
-	unsigned long pos = first;
-
-	do {
-		if (!vfio_xa_dma_next(&container->store, pos, last, &run) ||
-		    run.first != pos ||
-		    !(run.word & VFIO_XA_DMA_BIG) ||
-		    run.word & VFIO_XA_DMA_PENDING ||
-		    vfio_type1v3_prot(run.word) != prot)
-			return false;
-		/* Only the block as a whole may begin with one. */
-		if (run.word & VFIO_XA_DMA_START && run.last != first)
-			return false;
-		pos = run.last + 1;
-		cond_resched();
-	} while (run.last != last);
-	return true;
-}
-
-/*
- * The largest block of a domain around the border before page @at that could be
- * a superpage, as a number of pages; 0 if there is none.  If there is a
- * superpage, all smaller blocks around the border look like one, too: so it can
- * be searched from the smallest size on, and ends where the memory does.
- */
-static unsigned long vfio_type1v3_find_block(struct vfio_type1v3 *container,
-					     struct vfio_dma_domain *domain,
-					     unsigned long at, int prot)
-{
-	unsigned long sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
-	unsigned long npages, block, found = 0;
-
-	if (vfio_xa_dma_load(&container->store, at) & VFIO_XA_DMA_START)
-		return 0;
-
-	/* The smallest size is that of a page. */
-	for (sizes &= sizes - 1; sizes; sizes &= sizes - 1) {
-		npages = sizes & -sizes;
-		block = round_down(at, npages);
-		if (npages > VFIO_DMA_EXTENT_MAX)
-			break;
-		if (block == at)
-			continue;
-		/* A look-up for each page is dearer than a look at the runs. */
-		if (!vfio_type1v3_block_is_big(container, block,
-					       block + npages - 1, prot) ||
-		    !vfio_dma_domain_linear(domain, vfio_type1v3_iova(block),
-					    npages))
-			break;
-		found = npages;
-	}
-	return found;
-}
-
-/*
- * See to it that no superpage lies across the border before page @at.  Should a
- * domain fail to map the rest of a superpage back, [*@first, *@last] grows to
- * take all of the superpage in.
- */
-static int vfio_type1v3_split(struct vfio_type1v3 *container, unsigned long at,
-			      unsigned long *first, unsigned long *last)
-{
-	unsigned long npages, block, word;
-	struct vfio_dma_domain *domain;
-	int prot, ret = 0, err;
-
-	if (!at || at > VFIO_XA_DMA_LAST_INDEX)
-		return 0;
-
-	word = vfio_xa_dma_load(&container->store, at - 1) &
-	       vfio_xa_dma_load(&container->store, at);
-	if (!(word & VFIO_XA_DMA_BIG))
-		return 0;
-	prot = vfio_type1v3_prot(word);
-
-	list_for_each_entry(domain, &container->space.domains, next) {
-		npages = vfio_type1v3_find_block(container, domain, at, prot);
-		block = npages ? round_down(at, npages) : at;
-		/*
-		 * A block with both borders has been divided at both when it
-		 * was the first one's turn.
-		 */
-		if (!npages || (*first != at && *first > block))
-			continue;
-
-		/* It must not be touched while invalidations are due. */
-		vfio_dma_unmap_flush(&container->space);
-		/* Writes until it is unmapped would be lost if it were read. */
-		if (domain->tracking && prot & IOMMU_WRITE)
-			vfio_type1v3_set_dirty(container, block,
-					       block + npages - 1);
-		err = vfio_dma_domain_split(domain, vfio_type1v3_iova(block),
-					    npages, vfio_type1v3_iova(*first),
-					    vfio_type1v3_iova(*last + 1),
-					    vfio_type1v3_iommu_prot(word));
-		if (err) {
-			*first = min(*first, block);
-			*last = max(*last, block + npages - 1);
-			ret = err;
-		}
-	}
-	return ret;
-}
-
-/* What pages have in common that one superpage can hold */
-#define VFIO_TYPE1V3_STRETCH_FLAGS \
-	(VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG | \
-	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_CONTIG)
-
-/* What pages have in common that one iommu_map() can be for, in the first domain */
-#define VFIO_TYPE1V3_CALL_FLAGS \
-	(~VFIO_XA_DMA_FLAG_MASK | VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | \
-	 VFIO_XA_DMA_BIG | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_START)
-
-static unsigned int vfio_type1v3_unmap_flags(unsigned long word)
-{
-	return (word & VFIO_XA_DMA_PFNMAP ? 0 : VFIO_DMA_PINNED) |
-	       (word & VFIO_XA_DMA_WRITE ? VFIO_DMA_DIRTY : 0) |
-	       (word & VFIO_XA_DMA_CONTIG ? VFIO_DMA_IS_CONTIG : 0);
-}
-
-/*
- * As vfio_xa_dma_next(), but neighbouring runs that differ in other flags than
- * those of @mask only are one.  With START in @mask it ends where an IOMMU page
- * must.
- *
- * What is in IO page tables ends at the end of a window, which no superpage
- * crosses; the rest is not walked, and its size makes no difference.
- */
-static bool vfio_type1v3_next_alike(struct vfio_type1v3 *container,
-				    unsigned long first, unsigned long last,
-				    unsigned long mask,
-				    struct vfio_xa_dma_run *stretch)
-{
-	unsigned long start = mask & VFIO_XA_DMA_START;
-	struct vfio_xa_dma_run run;
-
-	if (!vfio_xa_dma_next(&container->store, first, last, stretch))
-		return false;
-	mask &= ~VFIO_XA_DMA_START;
-	if (stretch->word & start)
-		stretch->last = stretch->first;
-
-	if (vfio_type1v3_has_domain(container) &&
-	    !(stretch->word & VFIO_XA_DMA_PENDING)) {
-		last = min(last, stretch->first |
-			   (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
-		stretch->last = min(stretch->last, last);
-	}
-
-	while (stretch->last < last &&
-	       vfio_xa_dma_next(&container->store, stretch->last + 1, last,
-				&run) &&
-	       run.first == stretch->last + 1 &&
-	       !((run.word ^ stretch->word) & mask) && !(run.word & start)) {
-		stretch->last = run.last;
-		cond_resched();
-	}
-	return true;
-}
-
-/*
- * Pages that one iommu_unmap() can take: words can differ in the middle of a
- * superpage, when a part is dirty or has been given other user memory.  Of the
- * word, only VFIO_TYPE1V3_STRETCH_FLAGS count.  Of a superpage all is contiguous,
- * or all lies within a block that is not.
- */
-static bool vfio_type1v3_next_stretch(struct vfio_type1v3 *container,
-				      unsigned long first, unsigned long last,
-				      struct vfio_xa_dma_run *stretch)
-{
-	if (first != last)
-		return vfio_type1v3_next_alike(container, first, last,
-					       VFIO_TYPE1V3_STRETCH_FLAGS,
-					       stretch);
-
-	stretch->first = first;
-	stretch->last = last;
-	stretch->word = vfio_xa_dma_load(&container->store, first);
-	return stretch->word;
-}
-
-/*
- * Take pages without holes out of the IO page tables, but not out of the store.
- * Returns how many are, or will be, unpinned.
- */
-static unsigned long vfio_type1v3_unmap_iommu(struct vfio_type1v3 *container,
-					      struct vfio_dma_space *space,
-					      unsigned long first,
-					      unsigned long last)
-{
-	unsigned long unpinned = 0;
-	struct vfio_xa_dma_run run;
-
-	do {
-		if (WARN_ON_ONCE(!vfio_type1v3_next_stretch(container, first,
-							    last, &run)))
-			break;
-		unpinned += vfio_dma_unmap(space, vfio_type1v3_iova(run.first),
-					   vfio_type1v3_run_pages(&run),
-					   vfio_type1v3_unmap_flags(run.word));
-		first = run.last + 1;
-	} while (run.last != last);
-	return unpinned;
-}
-
-/*
  * Forget pins of pages that are unmapped nevertheless.  What a driver still uses
  * can only be leaked, and stays charged.
  */
@@ -828,21 +562,11 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 {
 	bool has_domain = vfio_type1v3_has_domain(container);
 	unsigned long first = run->first, last = run->last;
-	int ret = 0, err;
+	int ret = 0;
 
-	if (has_domain && run->word & VFIO_XA_DMA_BIG) {
-		do {
-			run->first = first;
-			run->last = last;
-			err = vfio_type1v3_split(container, run->first,
-						 &first, &last);
-			if (!err)
-				err = vfio_type1v3_split(container,
-							 run->last + 1,
-							 &first, &last);
-			ret = err ?: ret;
-		} while (first != run->first || last != run->last);
-	}
+	if (has_domain && run->word & VFIO_XA_DMA_BIG)
+		ret = vfio_dma_cut_ends(&container->store, &container->space,
+					&first, &last);
 
 	vfio_xa_dma_prepare_nofail(&container->store, first, last);
 
@@ -850,11 +574,10 @@ static int vfio_type1v3_unmap_run(struct vfio_type1v3 *container,
 		*unpinned += vfio_dma_unmap(&container->space,
 					    vfio_type1v3_iova(first),
 					    last - first + 1,
-					    vfio_type1v3_unmap_flags(run->word));
+					    vfio_dma_cut_unmap_flags(run->word));
 	if (ret) {
-		*unpinned += vfio_type1v3_unmap_iommu(container,
-						      &container->space,
-						      first, last);
+		*unpinned += vfio_dma_cut_unmap(&container->store,
+						&container->space, first, last);
 		vfio_dma_unmap_flush(&container->space);
 		vfio_dma_forget_lost(&container->space);
 		/* What has been added may be in use by emulated devices. */
@@ -1011,7 +734,8 @@ static noinline int vfio_type1v3_unmap_runs(struct vfio_type1v3 *container,
 	struct vfio_xa_dma_run run;
 	int ret = 0;
 
-	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
+	while (vfio_dma_cut_next_stretch(&container->store, &container->space,
+					 first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = vfio_type1v3_unmap_run(container, &run, npages,
 						     unpinned);
@@ -1061,7 +785,7 @@ vfio_type1v3_unmap_few(struct vfio_type1v3 *container, unsigned long first,
 
 	do {
 		word = first > last ? 0 : vfio_type1v3_take(container, first);
-		next = vfio_type1v3_unmap_flags(word);
+		next = vfio_dma_cut_unmap_flags(word);
 		if (first > start && (!word || next != flags)) {
 			*unpinned += vfio_type1v3_unmap_taken(container, start,
 							      first - start,
@@ -1095,7 +819,7 @@ static inline int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 		word = vfio_type1v3_take(container, first);
 		if (word) {
 			*unpinned += vfio_type1v3_unmap_taken(container, first, 1,
-					vfio_type1v3_unmap_flags(word));
+					vfio_dma_cut_unmap_flags(word));
 			next++;
 		}
 	} else if (last - first < VFIO_TYPE1V3_FEW) {
@@ -1130,8 +854,8 @@ static void vfio_type1v3_unmap_map(struct vfio_type1v3 *container,
 	if (!map->mapped)
 		return;
 
-	unpinned = vfio_type1v3_unmap_iommu(container, space, map->first,
-					    map->first + map->mapped - 1);
+	unpinned = vfio_dma_cut_unmap(&container->store, space, map->first,
+				      map->first + map->mapped - 1);
 	vfio_dma_unmap_flush(space);
 	map->charged -= min(map->charged, map->pinned - unpinned);
 	map->mapped = 0;
@@ -1172,11 +896,11 @@ static void vfio_type1v3_unpin_upto(struct vfio_type1v3 *container,
 	unsigned long unpinned = 0, first = 0, extra;
 	struct vfio_xa_dma_run run;
 
-	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
+	while (vfio_dma_cut_next_stretch(&container->store, &container->space,
+					 first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
-			unpinned += vfio_type1v3_unmap_iommu(container, space,
-							     run.first,
-							     run.last);
+			unpinned += vfio_dma_cut_unmap(&container->store, space,
+						       run.first, run.last);
 		if (run.last == last)
 			break;
 		first = run.last + 1;
@@ -1254,8 +978,8 @@ static bool vfio_type1v3_take_block(struct vfio_type1v3 *container,
 	word = vfio_xa_dma_load(&container->store, at - 1) &
 	       vfio_xa_dma_load(&container->store, at);
 	if (word & VFIO_XA_DMA_BIG && word & VFIO_XA_DMA_WRITE)
-		npages = vfio_type1v3_find_block(container, domain, at,
-						 vfio_type1v3_prot(word));
+		npages = vfio_dma_cut_find_block(&container->store, domain, at,
+						 vfio_dma_cut_prot(word));
 	if (!npages)
 		return false;
 
@@ -1288,7 +1012,8 @@ static void vfio_type1v3_read_domain(struct vfio_type1v3 *container,
 	}
 
 	while (first <= last &&
-	       vfio_type1v3_next_stretch(container, first, last, &run)) {
+	       vfio_dma_cut_next_stretch(&container->store, &container->space,
+					 first, last, &run)) {
 		/* Perhaps it is more; what is too much is only a cost. */
 		if (!(run.word & VFIO_XA_DMA_PENDING) &&
 		    run.word & VFIO_XA_DMA_WRITE &&
@@ -1816,39 +1541,20 @@ static int vfio_type1v3_check_extent(struct vfio_type1v3 *container,
 				       first + extent->npages - 1) ? -EINVAL : 0;
 }
 
-/*
- * Map an extent with a call for each granule, as far as it goes; what is not mapped
- * is unpinned.
- */
+/* Map an extent as far as it goes; what is not mapped is unpinned. */
 static int vfio_type1v3_map_extent(struct vfio_dma_space *space,
 				   struct vfio_type1v3_map *map,
 				   struct vfio_dma_extent *extent,
 				   unsigned long word, unsigned long granule,
 				   unsigned long *pinned)
 {
-	unsigned long first = map->first + map->mapped, left = extent->npages;
-	int ret = 0, prot;
+	int ret;
 
-	/* The word may say what was there when it was pinned before. */
-	prot = vfio_type1v3_iommu_prot(extent->pfnmap ?
-				       word | VFIO_XA_DMA_PFNMAP :
-				       word & ~VFIO_XA_DMA_PFNMAP);
-	while (left && !ret) {
-		extent->npages = min(left, granule - (first & (granule - 1)));
-		left -= extent->npages;
-		ret = vfio_dma_map(space, vfio_type1v3_iova(first), extent,
-				   prot, word & VFIO_XA_DMA_BIG);
-		extent->pfn += extent->npages;
-		if (ret)
-			break;
-		first += extent->npages;
-		map->mapped += extent->npages;
-		if (!extent->pfnmap)
-			*pinned += extent->npages;
-		cond_resched();
-	}
-	if (left && !extent->pfnmap)
-		vfio_dma_unpin(extent->pfn, left, false);
+	ret = vfio_dma_cut_map(space, map->first + map->mapped, extent, word,
+			       granule);
+	map->mapped += extent->npages;
+	if (!extent->pfnmap)
+		*pinned += extent->npages;
 	return ret;
 }
 
@@ -2158,7 +1864,7 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 					      ~PAGE_MASK))
 		ret = -EINVAL;
 	else if (request->word & VFIO_XA_DMA_BIG)
-		ret = vfio_type1v3_set_starts(container, request->first,
+		ret = vfio_dma_cut_set_starts(&container->store, request->first,
 					      request->last, request->granule);
 	if (ret)
 		vfio_xa_dma_erase(&container->store, request->first,
@@ -2557,90 +2263,19 @@ static bool vfio_type1v3_mappings_fit(struct vfio_type1v3 *container,
 	return true;
 }
 
-/* Map in a new domain what is mapped of [@first, @last] in the others. */
-static int vfio_type1v3_replay_range(struct vfio_type1v3 *container,
-				     struct vfio_dma_domain *domain,
-				     unsigned long first, unsigned long last,
-				     bool pending)
-{
-	struct vfio_dma_domain *other;
-	struct vfio_dma_extent extent;
-	struct vfio_xa_dma_run run;
-	dma_addr_t iova;
-	int ret;
-
-	other = list_first_entry(&container->space.domains,
-				 struct vfio_dma_domain, next);
-	while (vfio_type1v3_next_alike(container, first, last,
-				       VFIO_TYPE1V3_STRETCH_FLAGS |
-				       VFIO_XA_DMA_START, &run)) {
-		first = run.first;
-		while (first <= run.last &&
-		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
-			iova = vfio_type1v3_iova(first);
-			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
-								 run.last - first + 1,
-								 run.word & VFIO_XA_DMA_CONTIG,
-								 &extent)))
-				return -EINVAL;
-			ret = vfio_dma_domain_map(domain, iova, &extent,
-						  vfio_type1v3_iommu_prot(run.word),
-						  run.word & VFIO_XA_DMA_BIG);
-			if (ret)
-				return ret;
-			if (fatal_signal_pending(current))
-				return -EINTR;
-			first += extent.npages;
-			cond_resched();
-		}
-		if (run.last >= last)
-			break;
-		first = run.last + 1;
-	}
-	return 0;
-}
-
-/* Unmap in one domain what it has of [@first, @last]; as replay_range(). */
-static void vfio_type1v3_clear_range(struct vfio_type1v3 *container,
-				     struct vfio_dma_domain *domain,
-				     unsigned long first, unsigned long last,
-				     bool pending)
-{
-	struct vfio_dma_extent extent;
-	struct vfio_xa_dma_run run;
-
-	while (vfio_type1v3_next_stretch(container, first, last, &run)) {
-		first = run.first;
-		while (first <= run.last &&
-		       (pending || !(run.word & VFIO_XA_DMA_PENDING)) &&
-		       vfio_dma_domain_lookup(domain, vfio_type1v3_iova(first),
-					      run.last - first + 1,
-					      run.word & VFIO_XA_DMA_CONTIG,
-					      &extent)) {
-			vfio_dma_domain_unmap(domain, vfio_type1v3_iova(first),
-					      extent.npages);
-			first += extent.npages;
-			cond_resched();
-		}
-		if (run.last >= last)
-			break;
-		first = run.last + 1;
-	}
-}
-
 /* Unmap everything in a domain that is about to be freed; others have it, too. */
 static void vfio_type1v3_clear_domain(struct vfio_type1v3 *container,
 				      struct vfio_dma_domain *domain)
 {
 	struct vfio_type1v3_map *map;
 
-	vfio_type1v3_clear_range(container, domain, 0, VFIO_XA_DMA_LAST_INDEX,
-				 false);
+	vfio_dma_cut_clear(&container->store, &container->space, domain, 0,
+			   VFIO_XA_DMA_LAST_INDEX, false);
 	list_for_each_entry(map, &container->maps, next)
 		if (map->mapped)
-			vfio_type1v3_clear_range(container, domain, map->first,
-						 map->first + map->mapped - 1,
-						 true);
+			vfio_dma_cut_clear(&container->store, &container->space,
+					   domain, map->first,
+					   map->first + map->mapped - 1, true);
 }
 
 static bool vfio_type1v3_maps_pfn(struct vfio_dma_domain *domain,
@@ -2711,7 +2346,7 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	/* Where user memory does not continue, an IOMMU page ends. */
 	if (word & VFIO_XA_DMA_BIG && !(word & VFIO_XA_DMA_START) && run->first &&
 	    vfio_xa_dma_load(&container->store, run->first - 1)) {
-		ret = vfio_type1v3_set_start(container, run->first);
+		ret = vfio_dma_cut_set_start(&container->store, run->first);
 		if (ret)
 			goto out_uncharge;
 	}
@@ -2779,8 +2414,9 @@ static int vfio_type1v3_first_domain(struct vfio_type1v3 *container,
 		goto out_mmput;
 	vfio_dma_domain_add(&space, domain);
 
-	while (vfio_type1v3_next_alike(container, first, VFIO_XA_DMA_LAST_INDEX,
-				       VFIO_TYPE1V3_CALL_FLAGS, &run)) {
+	while (vfio_dma_cut_next(&container->store, &container->space, first,
+				 VFIO_XA_DMA_LAST_INDEX, VFIO_DMA_CUT_CALL_FLAGS,
+				 &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = vfio_type1v3_pin_run(container, &space, &run);
 		if (ret && run.first)
@@ -2812,15 +2448,16 @@ static int vfio_type1v3_replay(struct vfio_type1v3 *container,
 	if (!vfio_type1v3_has_domain(container))
 		return vfio_type1v3_first_domain(container, domain);
 
-	ret = vfio_type1v3_replay_range(container, domain, 0,
-					VFIO_XA_DMA_LAST_INDEX, false);
+	ret = vfio_dma_cut_replay(&container->store, &container->space, domain,
+				  0, VFIO_XA_DMA_LAST_INDEX, false);
 	list_for_each_entry(map, &container->maps, next) {
 		if (ret)
 			break;
 		last = map->first + map->mapped - 1;
 		if (map->mapped)
-			ret = vfio_type1v3_replay_range(container, domain,
-							map->first, last, true);
+			ret = vfio_dma_cut_replay(&container->store,
+						  &container->space, domain,
+						  map->first, last, true);
 	}
 	if (ret)
 		vfio_type1v3_clear_domain(container, domain);

@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where IOMMU pages end
+ *
+ * A backend that keeps its record in a vfio_xa_dma store can unmap at any page.
+ * No record is kept of what iommu_map() made superpages of: that follows from
+ * what was mapped by one call, and from the memory.  START says where a call
+ * began, on the first page of a mapping that a superpage may be part of, at each
+ * multiple of its granule, and on the page behind it if that was mapped by
+ * another call.  So of two neighbours with BIG, the second without START, both
+ * were mapped by one call, and nothing of it in between has been unmapped since.
+ * START is set only where no IOMMU page spans the border; it goes with its page.
+ *
+ * A range is unmapped in stretches.  vfio_dma_cut_next_stretch() finds the next;
+ * vfio_dma_cut_ends() divides superpages that lie across its ends, after which
+ * vfio_dma_unmap() takes it out of the IO page tables in one go.  If a superpage
+ * cannot be divided all of it has to go, with vfio_dma_cut_unmap().
+ *
+ * Every function is called with the backend's mutex held, which protects the
+ * store, the space and the domains.
+ */
+
+#include <linux/export.h>
+#include <linux/iommu.h>
+#include <linux/minmax.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+
+#include "vfio_dma_cut.h"
+
+/* The end of a window of this many pages, from 1 GiB to 1 GiB, ends a stretch. */
+#define WINDOW			VFIO_DMA_EXTENT_MAX
+
+static dma_addr_t iova_of(unsigned long index)
+{
+	return (dma_addr_t)index << PAGE_SHIFT;
+}
+
+/**
+ * vfio_dma_cut_set_start() - say that no IOMMU page spans a border
+ * @store: what is mapped
+ * @index: the page behind the border, which is mapped
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0 or -ENOMEM.
+ */
+int vfio_dma_cut_set_start(struct vfio_xa_dma *store, unsigned long index)
+{
+	int ret;
+
+	ret = vfio_xa_dma_prepare(store, index, index, VFIO_DMA_GFP);
+	if (!ret)
+		vfio_xa_dma_change(store, index, index, 0, VFIO_XA_DMA_START);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_set_start, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_set_starts() - set START as a new mapping with BIG wants it
+ * @store: where it has been inserted, and is still PENDING
+ * @first: its first page
+ * @last: its last page
+ * @granule: pages of its granule, a power of two
+ *
+ * The page behind it gets START as well, if a superpage may be part of that.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM; -EINTR on a fatal signal.
+ */
+int vfio_dma_cut_set_starts(struct vfio_xa_dma *store, unsigned long first,
+			    unsigned long last, unsigned long granule)
+{
+	unsigned long pos = first, word;
+	int ret;
+
+	for (;;) {
+		ret = vfio_dma_cut_set_start(store, pos);
+		if (ret)
+			return ret;
+		pos |= granule - 1;
+		if (pos >= last)
+			break;
+		pos++;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+
+	if (last == VFIO_XA_DMA_LAST_INDEX)
+		return 0;
+	word = vfio_xa_dma_load(store, last + 1);
+	if (!(word & VFIO_XA_DMA_BIG) || word & VFIO_XA_DMA_START)
+		return 0;
+	return vfio_dma_cut_set_start(store, last + 1);
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_set_starts, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_map() - map an extent in every domain, with a call for each granule
+ * @space: the domains, of which there is one
+ * @first: page to map it at
+ * @extent: physical memory, pinned unless it is pfnmap; @extent->npages is set to
+ *	the number of pages that are mapped
+ * @word: word of the pages
+ * @granule: pages of the granule, a power of two
+ *
+ * The rest of the extent, if it fails, is unpinned, or stays pinned for ever where
+ * an IOMMU driver failed to undo what it had mapped.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -ENOMEM or what else iommu_map() returns.
+ */
+int vfio_dma_cut_map(struct vfio_dma_space *space, unsigned long first,
+		     struct vfio_dma_extent *extent, unsigned long word,
+		     unsigned long granule)
+{
+	struct vfio_dma_extent part = *extent;
+	unsigned long left = extent->npages;
+	int prot, ret;
+
+	/* The word may say what was there when it was pinned before. */
+	prot = vfio_dma_cut_iommu_prot(part.pfnmap ? word | VFIO_XA_DMA_PFNMAP :
+				       word & ~VFIO_XA_DMA_PFNMAP);
+	extent->npages = 0;
+	do {
+		part.npages = min(left, granule - (first & (granule - 1)));
+		left -= part.npages;
+		ret = vfio_dma_map(space, iova_of(first), &part, prot,
+				   word & VFIO_XA_DMA_BIG);
+		part.pfn += part.npages;
+		if (ret)
+			break;
+		first += part.npages;
+		extent->npages += part.npages;
+		cond_resched();
+	} while (left);
+	if (left && !part.pfnmap)
+		vfio_dma_unpin(part.pfn, left, false);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_map, "VFIO_DMA");
+
+/* Is all of a block mapped with the same rights, and could be one superpage? */
+static bool block_is_big(struct vfio_xa_dma *store, unsigned long first,
+			 unsigned long last, int prot)
+{
+	struct vfio_xa_dma_run run;
+	unsigned long pos = first;
+
+	do {
+		if (!vfio_xa_dma_next(store, pos, last, &run) ||
+		    run.first != pos ||
+		    !(run.word & VFIO_XA_DMA_BIG) ||
+		    run.word & VFIO_XA_DMA_PENDING ||
+		    vfio_dma_cut_prot(run.word) != prot)
+			return false;
+		/* Only the block as a whole may begin with one. */
+		if (run.word & VFIO_XA_DMA_START && run.last != first)
+			return false;
+		pos = run.last + 1;
+		cond_resched();
+	} while (run.last != last);
+	return true;
+}
+
+/**
+ * vfio_dma_cut_find_block() - find what could be a superpage across a border
+ * @store: what is mapped
+ * @domain: a domain that it is mapped in
+ * @at: page behind the border; it and the page before have BIG
+ * @prot: access rights of both
+ *
+ * If there is a superpage, all smaller blocks around the border look like one,
+ * too: so it can be searched from the smallest size on, and ends where the memory
+ * does.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: number of pages of the largest block of a page size of the domain that
+ * could be a superpage; 0 if there is none.
+ */
+unsigned long vfio_dma_cut_find_block(struct vfio_xa_dma *store,
+				      struct vfio_dma_domain *domain,
+				      unsigned long at, int prot)
+{
+	unsigned long sizes = vfio_dma_domain_pgsizes(domain) >> PAGE_SHIFT;
+	unsigned long npages, block, found = 0;
+
+	if (vfio_xa_dma_load(store, at) & VFIO_XA_DMA_START)
+		return 0;
+
+	/* The smallest size is that of a page. */
+	for (sizes &= sizes - 1; sizes; sizes &= sizes - 1) {
+		npages = sizes & -sizes;
+		block = round_down(at, npages);
+		if (npages > VFIO_DMA_EXTENT_MAX)
+			break;
+		if (block == at)
+			continue;
+		/* A look-up for each page is dearer than a look at the runs. */
+		if (!block_is_big(store, block, block + npages - 1, prot) ||
+		    !vfio_dma_domain_linear(domain, iova_of(block), npages))
+			break;
+		found = npages;
+	}
+	return found;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_find_block, "VFIO_DMA");
+
+static void set_dirty(struct vfio_xa_dma *store, unsigned long first,
+		      unsigned long last)
+{
+	vfio_xa_dma_prepare_nofail(store, first, last);
+	vfio_xa_dma_change(store, first, last, 0, VFIO_XA_DMA_DIRTY);
+}
+
+/*
+ * See to it that no superpage lies across the border before page @at.  Should a
+ * domain fail to map the rest of a superpage back, [*@first, *@last] grows to
+ * take all of the superpage in.
+ */
+static int split(struct vfio_xa_dma *store, struct vfio_dma_space *space,
+		 unsigned long at, unsigned long *first, unsigned long *last)
+{
+	unsigned long npages, block, word;
+	struct vfio_dma_domain *domain;
+	int prot, ret = 0, err;
+
+	if (!at || at > VFIO_XA_DMA_LAST_INDEX)
+		return 0;
+
+	word = vfio_xa_dma_load(store, at - 1) & vfio_xa_dma_load(store, at);
+	if (!(word & VFIO_XA_DMA_BIG))
+		return 0;
+	prot = vfio_dma_cut_prot(word);
+
+	list_for_each_entry(domain, &space->domains, next) {
+		npages = vfio_dma_cut_find_block(store, domain, at, prot);
+		block = npages ? round_down(at, npages) : at;
+		/*
+		 * A block with both borders has been divided at both when it
+		 * was the first one's turn.
+		 */
+		if (!npages || (*first != at && *first > block))
+			continue;
+
+		/* It must not be touched while invalidations are due. */
+		vfio_dma_unmap_flush(space);
+		/* Writes until it is unmapped would be lost if it were read. */
+		if (domain->tracking && prot & IOMMU_WRITE)
+			set_dirty(store, block, block + npages - 1);
+		err = vfio_dma_domain_split(domain, iova_of(block), npages,
+					    iova_of(*first), iova_of(*last + 1),
+					    vfio_dma_cut_iommu_prot(word));
+		if (err) {
+			*first = min(*first, block);
+			*last = max(*last, block + npages - 1);
+			ret = err;
+		}
+	}
+	return ret;
+}
+
+/**
+ * vfio_dma_cut_ends() - divide the superpages across the ends of a stretch
+ * @store: what is mapped
+ * @space: the domains that it is mapped in
+ * @first: the first page, which has BIG
+ * @last: the last page
+ *
+ * What is divided counts as dirty where the IOMMU of a domain tracks.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0 if both ends can be unmapped at; -EIO if an IOMMU driver failed, with
+ * [*@first, *@last] grown by all of what could not be divided: the caller must
+ * unmap that with vfio_dma_cut_unmap(), flush, and call vfio_dma_forget_lost().
+ */
+int vfio_dma_cut_ends(struct vfio_xa_dma *store, struct vfio_dma_space *space,
+		      unsigned long *first, unsigned long *last)
+{
+	unsigned long was_first, was_last;
+	int ret = 0, err;
+
+	/* What it has grown by can end inside of another domain's superpage. */
+	do {
+		was_first = *first;
+		was_last = *last;
+		err = split(store, space, was_first, first, last);
+		if (!err)
+			err = split(store, space, was_last + 1, first, last);
+		ret = err ?: ret;
+	} while (*first != was_first || *last != was_last);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_ends, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_next() - find neighbouring runs that are alike
+ * @store: what is mapped
+ * @space: the domains that it is mapped in, or none
+ * @first: page to begin to look at
+ * @last: last page to look at
+ * @mask: flags that they must have in common; with START among them a run that
+ *	has it begins anew, because an IOMMU page does
+ * @stretch: the runs; of the word, only the flags of @mask count
+ *
+ * As vfio_xa_dma_next(), but neighbouring runs that differ in other flags only are
+ * one.
+ *
+ * What is in IO page tables ends at the end of a window, which no superpage
+ * crosses; the rest is not walked, and its size makes no difference.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: false if nothing is mapped of [@first, @last].
+ */
+bool vfio_dma_cut_next(struct vfio_xa_dma *store,
+		       const struct vfio_dma_space *space, unsigned long first,
+		       unsigned long last, unsigned long mask,
+		       struct vfio_xa_dma_run *stretch)
+{
+	unsigned long start = mask & VFIO_XA_DMA_START;
+	struct vfio_xa_dma_run run;
+
+	if (!vfio_xa_dma_next(store, first, last, stretch))
+		return false;
+	mask &= ~VFIO_XA_DMA_START;
+	if (stretch->word & start)
+		stretch->last = stretch->first;
+
+	if (!list_empty(&space->domains) &&
+	    !(stretch->word & VFIO_XA_DMA_PENDING)) {
+		last = min(last, stretch->first | (WINDOW - 1));
+		stretch->last = min(stretch->last, last);
+	}
+
+	while (stretch->last < last &&
+	       vfio_xa_dma_next(store, stretch->last + 1, last, &run) &&
+	       run.first == stretch->last + 1 &&
+	       !((run.word ^ stretch->word) & mask) && !(run.word & start)) {
+		stretch->last = run.last;
+		cond_resched();
+	}
+	return true;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_next, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_unmap() - take pages out of the IO page tables, not out of the store
+ * @store: what is mapped
+ * @space: the domains, of which there is one
+ * @first: the first page
+ * @last: the last page; no hole is before it, no superpage across either end
+ *
+ * vfio_dma_unmap_flush() must follow.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: number of pages that are, or will be, unpinned.
+ */
+unsigned long vfio_dma_cut_unmap(struct vfio_xa_dma *store,
+				 struct vfio_dma_space *space,
+				 unsigned long first, unsigned long last)
+{
+	unsigned long unpinned = 0;
+	struct vfio_xa_dma_run run;
+
+	do {
+		if (WARN_ON_ONCE(!vfio_dma_cut_next_stretch(store, space, first,
+							    last, &run)))
+			break;
+		unpinned += vfio_dma_unmap(space, iova_of(run.first),
+					   run.last - run.first + 1,
+					   vfio_dma_cut_unmap_flags(run.word));
+		first = run.last + 1;
+	} while (run.last != last);
+	return unpinned;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_unmap, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_replay() - map in a new domain what is mapped in the others
+ * @store: what is mapped
+ * @space: the others, of which there is one
+ * @domain: the new domain; if this fails, vfio_dma_cut_clear() it
+ * @first: the first page
+ * @last: the last page
+ * @pending: of PENDING pages, too, all of which are mapped then
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -EINTR on a fatal signal; -ENOMEM or what else iommu_map() returns.
+ */
+int vfio_dma_cut_replay(struct vfio_xa_dma *store, struct vfio_dma_space *space,
+			struct vfio_dma_domain *domain, unsigned long first,
+			unsigned long last, bool pending)
+{
+	struct vfio_dma_domain *other;
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+	dma_addr_t iova;
+	int ret;
+
+	other = list_first_entry(&space->domains, struct vfio_dma_domain, next);
+	while (vfio_dma_cut_next(store, space, first, last,
+				 VFIO_DMA_CUT_STRETCH_FLAGS | VFIO_XA_DMA_START,
+				 &run)) {
+		first = run.first;
+		while (first <= run.last &&
+		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
+			iova = iova_of(first);
+			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
+								 run.last - first + 1,
+								 run.word & VFIO_XA_DMA_CONTIG,
+								 &extent)))
+				return -EINVAL;
+			ret = vfio_dma_domain_map(domain, iova, &extent,
+						  vfio_dma_cut_iommu_prot(run.word),
+						  run.word & VFIO_XA_DMA_BIG);
+			if (ret)
+				return ret;
+			if (fatal_signal_pending(current))
+				return -EINTR;
+			first += extent.npages;
+			cond_resched();
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+	}
+	return 0;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_replay, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_clear() - unmap in one domain what others have as well
+ * @store: what is mapped
+ * @space: the others
+ * @domain: a domain that is to be freed; it may have only the first part of
+ *	what is mapped
+ * @first: the first page
+ * @last: the last page
+ * @pending: of PENDING pages, too
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ */
+void vfio_dma_cut_clear(struct vfio_xa_dma *store,
+			const struct vfio_dma_space *space,
+			struct vfio_dma_domain *domain, unsigned long first,
+			unsigned long last, bool pending)
+{
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+
+	while (vfio_dma_cut_next_stretch(store, space, first, last, &run)) {
+		first = run.first;
+		while (first <= run.last &&
+		       (pending || !(run.word & VFIO_XA_DMA_PENDING)) &&
+		       vfio_dma_domain_lookup(domain, iova_of(first),
+					      run.last - first + 1,
+					      run.word & VFIO_XA_DMA_CONTIG,
+					      &extent)) {
+			vfio_dma_domain_unmap(domain, iova_of(first),
+					      extent.npages);
+			first += extent.npages;
+			cond_resched();
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+	}
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_clear, "VFIO_DMA");
