@@ -376,64 +376,10 @@ unsigned long vfio_dma_cut_unmap(struct vfio_xa_dma *store,
 EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_unmap, "VFIO_DMA");
 
 /**
- * vfio_dma_cut_replay() - map in a new domain what is mapped in the others
- * @store: what is mapped
- * @space: the others, of which there is one
- * @domain: the new domain; if this fails, vfio_dma_cut_clear() it
- * @first: the first page
- * @last: the last page
- * @pending: of PENDING pages, too, all of which are mapped then
- *
- * Context: Process context, may sleep.  Caller holds the backend's mutex.
- * Return: 0; -EINTR on a fatal signal; -ENOMEM or what else iommu_map() returns.
- */
-int vfio_dma_cut_replay(struct vfio_xa_dma *store, struct vfio_dma_space *space,
-			struct vfio_dma_domain *domain, unsigned long first,
-			unsigned long last, bool pending)
-{
-	struct vfio_dma_domain *other;
-	struct vfio_dma_extent extent;
-	struct vfio_xa_dma_run run;
-	dma_addr_t iova;
-	int ret;
-
-	other = list_first_entry(&space->domains, struct vfio_dma_domain, next);
-	while (vfio_dma_cut_next(store, space, first, last,
-				 VFIO_DMA_CUT_STRETCH_FLAGS | VFIO_XA_DMA_START,
-				 &run)) {
-		first = run.first;
-		while (first <= run.last &&
-		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
-			iova = iova_of(first);
-			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
-								 run.last - first + 1,
-								 run.word & VFIO_XA_DMA_CONTIG,
-								 &extent)))
-				return -EINVAL;
-			ret = vfio_dma_domain_map(domain, iova, &extent,
-						  vfio_dma_cut_iommu_prot(run.word),
-						  run.word & VFIO_XA_DMA_BIG);
-			if (ret)
-				return ret;
-			if (fatal_signal_pending(current))
-				return -EINTR;
-			first += extent.npages;
-			cond_resched();
-		}
-		if (run.last >= last)
-			break;
-		first = run.last + 1;
-	}
-	return 0;
-}
-EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_replay, "VFIO_DMA");
-
-/**
  * vfio_dma_cut_clear() - unmap in one domain what others have as well
  * @store: what is mapped
  * @space: the others
- * @domain: a domain that is to be freed; it may have only the first part of
- *	what is mapped
+ * @domain: a domain that is to be freed, which has all of the range or nothing
  * @first: the first page
  * @last: the last page
  * @pending: of PENDING pages, too
@@ -467,3 +413,69 @@ void vfio_dma_cut_clear(struct vfio_xa_dma *store,
 	}
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_clear, "VFIO_DMA");
+
+/**
+ * vfio_dma_cut_replay() - map in a new domain what is mapped in the others
+ * @store: what is mapped
+ * @space: the others, of which there is one
+ * @domain: the new domain
+ * @first: the first page
+ * @last: the last page
+ * @pending: of PENDING pages, too, all of which are mapped then
+ *
+ * If it fails nothing of the range is mapped in the new domain.
+ *
+ * Context: Process context, may sleep.  Caller holds the backend's mutex.
+ * Return: 0; -EINTR on a fatal signal; -ENOMEM or what else iommu_map() returns.
+ */
+int vfio_dma_cut_replay(struct vfio_xa_dma *store, struct vfio_dma_space *space,
+			struct vfio_dma_domain *domain, unsigned long first,
+			unsigned long last, bool pending)
+{
+	unsigned long start = first;
+	struct vfio_dma_domain *other;
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+	dma_addr_t iova;
+	int ret;
+
+	other = list_first_entry(&space->domains, struct vfio_dma_domain, next);
+	while (vfio_dma_cut_next(store, space, first, last,
+				 VFIO_DMA_CUT_STRETCH_FLAGS | VFIO_XA_DMA_START,
+				 &run)) {
+		first = run.first;
+		while (first <= run.last &&
+		       (pending || !(run.word & VFIO_XA_DMA_PENDING))) {
+			iova = iova_of(first);
+			ret = -EINVAL;
+			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(other, iova,
+								 run.last - first + 1,
+								 run.word & VFIO_XA_DMA_CONTIG,
+								 &extent)))
+				goto err_clear;
+			ret = vfio_dma_domain_map(domain, iova, &extent,
+						  vfio_dma_cut_iommu_prot(run.word),
+						  run.word & VFIO_XA_DMA_BIG);
+			if (ret)
+				goto err_clear;
+			first += extent.npages;
+			if (fatal_signal_pending(current)) {
+				ret = -EINTR;
+				goto err_clear;
+			}
+			cond_resched();
+		}
+		if (run.last >= last)
+			break;
+		first = run.last + 1;
+	}
+	return 0;
+
+err_clear:
+	/* Not further: a block with CONTIG can be there with its first part only. */
+	if (first > start)
+		vfio_dma_cut_clear(store, space, domain, start, first - 1,
+				   pending);
+	return ret;
+}
+EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_replay, "VFIO_DMA");

@@ -1667,6 +1667,33 @@ static void attach_fails(struct kunit *test)
 	container_unmap_all(test);
 }
 
+/*
+ * Where a granule ends within a block of contiguous memory, a domain that is not
+ * attached can have a part of the block.
+ */
+static void attach_fails_granule(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	unsigned int nth;
+	int ret;
+
+	container_memory(test, true);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[1]), 0);
+	KUNIT_ASSERT_EQ(test, container_map_flags(test, 0, WINDOW, 0, RW,
+						  VFIO_DMA_MAP_GRANULE(4)), 0);
+	for (nth = 1; ; nth = mock_next_failure(nth)) {
+		mock_fail_next = nth;
+		ret = container_attach(test, &t->groups[1], &mock_kinds[3]);
+		container_check(test);
+		if (!ret)
+			break;
+		KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	}
+	KUNIT_EXPECT_GT(test, nth, WINDOW / 16);
+	t->groups[1].domain->fail_map = 0;
+	container_unmap_all(test);
+}
+
 /* The same kind of IOMMU, the same domain; the MSI window is not for mapping. */
 static void attach_shares(struct kunit *test)
 {
@@ -3777,6 +3804,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(map_hole, kind_gen_params),
 	KUNIT_CASE_PARAM(unmap_loses, kind_gen_params),
 	KUNIT_CASE_PARAM(attach_fails, kind_gen_params),
+	KUNIT_CASE(attach_fails_granule),
 	KUNIT_CASE(attach_shares),
 	KUNIT_CASE(coherency),
 	KUNIT_CASE(reserved_regions),
