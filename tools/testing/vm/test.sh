@@ -16,7 +16,7 @@ logs=$CACHE/test-logs
 results=$logs/results
 
 # what "make test" runs, and what "make test-all" runs besides
-stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace mutants build-stock
+stages="build-lean build-newest in-tree-m in-tree-y lint patches userspace leaves mutants build-stock
 	check-ops docs selftests-stock-vtd selftests-stock-virtio tracers demo clients package kunit
 	selftests-lean-vtd selftests-lean-virtio fuzz bench build-debug selftests-debug-short"
 long_stages="patches-build clients-long clients-dpdk kunit-debug failnth selftests-debug-vtd
@@ -108,6 +108,8 @@ patches() { # --check-text | --check-build
 	GIT_AUTHOR_NAME=Tester GIT_AUTHOR_EMAIL=tester@example.org \
 		"$TOP/scripts/patches.sh" "$1" "$(source_tree)" "$CACHE/patches"
 }
+
+leaves() { make -s -C "$TOP/tools/testing/vfio_dma_cut" KSRC="$(source_tree)" check; }
 
 userspace() { make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$(source_tree)" check; }
 
@@ -235,6 +237,7 @@ lane_newest() {
 	stage patches check patches --check-text
 	stage patches-build check patches --check-build
 	stage userspace tap userspace
+	stage leaves tap leaves
 	stage mutants tap mutants userspace
 	stage kunit kunit kunit lean
 	run_selftests lean
