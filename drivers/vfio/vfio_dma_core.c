@@ -172,6 +172,9 @@ static noinline bool vfio_dma_may_exceed(const struct vfio_dma_owner *owner)
 	if (owner->mm == current->mm && !(current->flags & PF_KTHREAD))
 		return capable(CAP_IPC_LOCK);
 
+	/* The task may have got another address space, and other rights with it. */
+	if (READ_ONCE(owner->task->mm) != owner->mm)
+		return false;
 	cred = get_task_cred(owner->task);
 	old = override_creds(cred);
 	ret = capable(CAP_IPC_LOCK);
@@ -285,8 +288,8 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_charge_lost, "VFIO_DMA");
 static void vfio_dma_leak(struct vfio_dma_owner *owner, unsigned long npages,
 			  unsigned long charged)
 {
-	pr_err("vfio_dma: %lu pages stay pinned: an IOMMU may still reach them\n",
-	       npages);
+	pr_err_ratelimited("vfio_dma: %lu pages stay pinned: an IOMMU may still reach them\n",
+			   npages);
 	if (owner->mm)
 		vfio_dma_charge_lost(owner, npages, charged);
 }
@@ -336,6 +339,13 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_pin_start, "VFIO_DMA");
 #define vfio_dma_pfnmap_bytes(args)	(~(args)->addr_mask + 1)
 #endif
 
+static bool vfio_dma_is_mmio(pgprot_t prot)
+{
+	return pgprot_val(prot) == pgprot_val(pgprot_noncached(prot)) ||
+	       pgprot_val(prot) == pgprot_val(pgprot_writecombine(prot)) ||
+	       pgprot_val(prot) == pgprot_val(pgprot_device(prot));
+}
+
 static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
 				  struct vm_area_struct *vma,
 				  struct vfio_dma_extent *extent)
@@ -379,6 +389,7 @@ static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm
 				      VFIO_DMA_EXTENT_MAX -
 				      args.pfn % VFIO_DMA_EXTENT_MAX);
 		extent->pfnmap = true;
+		extent->mmio = vfio_dma_is_mmio(args.pgprot);
 	}
 
 	follow_pfnmap_end(&args);
@@ -392,7 +403,7 @@ static bool vfio_dma_extent_append(struct vfio_dma_extent *extent,
 		*extent = *next;
 	else if (extent->pfn + extent->npages == next->pfn &&
 		 next->pfn % VFIO_DMA_EXTENT_MAX &&
-		 extent->pfnmap == next->pfnmap)
+		 extent->pfnmap == next->pfnmap && extent->mmio == next->mmio)
 		extent->npages += next->npages;
 	else
 		return false;
@@ -491,6 +502,7 @@ static void vfio_dma_first_extent(struct page **pages, unsigned int max,
 		n++;
 	extent->npages = n;
 	extent->pfnmap = false;
+	extent->mmio = false;
 }
 
 /**
@@ -718,6 +730,7 @@ int vfio_dma_space_init(struct vfio_dma_space *space, struct mutex *lock,
 	space->owner = owner;
 	INIT_LIST_HEAD(&space->domains);
 	vfio_dma_update_pgsizes(space);
+	space->leaked = false;
 	space->nr_batch = 0;
 	space->batch = kcalloc(VFIO_DMA_BATCH_EXTENTS, sizeof(*space->batch),
 			       VFIO_DMA_GFP);
@@ -772,6 +785,30 @@ static bool vfio_dma_domain_undo(struct vfio_dma_domain *domain, dma_addr_t iova
 			  unmapped, size);
 }
 
+/*
+ * iommu_map() takes back what it had mapped when it fails, and does not tell if the
+ * driver fails at that, too: an IOMMU that allocates memory for either can fail at
+ * both for the same reason.
+ */
+static noinline bool vfio_dma_domain_is_clear(struct vfio_dma_domain *domain,
+					      dma_addr_t iova, phys_addr_t phys,
+					      size_t size)
+{
+	unsigned long pgsizes = domain->domain->pgsize_bitmap;
+	size_t done, step = min(PAGE_SIZE, pgsizes & -pgsizes);
+
+	/* Other translations are not what this call has left. */
+	for (done = step - 1; done < size; done += step) {
+		if (WARN_ONCE(iommu_iova_to_phys(domain->domain, iova + done) ==
+			      phys + done,
+			      "vfio_dma: a map that failed is there\n"))
+			return false;
+		if (!((done + 1) % SZ_16M))
+			cond_resched();
+	}
+	return true;
+}
+
 /**
  * vfio_dma_domain_probe() - find out how a domain unmaps
  * @domain: a domain in which nothing is mapped
@@ -806,6 +843,10 @@ void vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 			size *= 2;
 		if (!vfio_dma_domain_undo(domain, iova, size))
 			return;
+	} else if (!vfio_dma_domain_is_clear(domain, iova,
+					     page_to_phys(page) + size,
+					     2 * size)) {
+		return;
 	}
 	__free_pages(page, order);
 }
@@ -879,24 +920,28 @@ static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
 }
 
 /*
- * iommu_map() takes back what it had mapped when it fails, and does not tell if the
- * driver fails at that, too: an IOMMU that allocates memory for either can fail at
- * both for the same reason.
+ * One call.  virtio-iommu without VIRTIO_IOMMU_F_MMIO refuses IOMMU_MMIO, and maps
+ * device memory as all of its memory.
  */
-static noinline bool vfio_dma_domain_is_clear(struct vfio_dma_domain *domain,
-					      dma_addr_t iova, size_t size)
+static inline int vfio_dma_domain_call(struct vfio_dma_domain *domain,
+				       dma_addr_t iova, phys_addr_t phys,
+				       size_t size, int prot, gfp_t gfp)
 {
-	size_t done;
+	int ret = iommu_map(domain->domain, iova, phys, size, prot, gfp);
 
-	for (done = 0; done < size; done += PAGE_SIZE) {
-		if (WARN_ONCE(iommu_iova_to_phys(domain->domain,
-						 (iova + done) | ~PAGE_MASK),
-			      "vfio_dma: a map that failed is there\n"))
-			return false;
-		if (!(done % SZ_16M))
-			cond_resched();
+	if (unlikely(ret == -EINVAL && prot & IOMMU_MMIO)) {
+		prot = (prot & ~IOMMU_MMIO) | IOMMU_CACHE;
+		ret = iommu_map(domain->domain, iova, phys, size, prot, gfp);
 	}
-	return true;
+	return ret;
+}
+
+/* Of a page that consists of several of the IOMMU's, a part can be mapped. */
+static bool vfio_dma_domain_is_partial(struct vfio_dma_domain *domain,
+				       dma_addr_t iova, phys_addr_t phys)
+{
+	return domain->domain->pgsize_bitmap & ~PAGE_MASK &&
+	       !vfio_dma_domain_is_clear(domain, iova, phys, PAGE_SIZE);
 }
 
 /* As __vfio_dma_domain_map(), for more than a page */
@@ -911,8 +956,8 @@ static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
 	while (done < size) {
 		call = vfio_dma_call_size(domain, iova + done, phys + done,
 					  size - done, big);
-		ret = iommu_map(domain->domain, iova + done, phys + done, call,
-				prot, gfp);
+		ret = vfio_dma_domain_call(domain, iova + done, phys + done,
+					   call, prot, gfp);
 		if (ret)
 			goto err_unmap;
 		done += call;
@@ -922,7 +967,7 @@ static noinline int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain,
 	return 0;
 
 err_unmap:
-	if (!vfio_dma_domain_is_clear(domain, iova + done, call))
+	if (!vfio_dma_domain_is_clear(domain, iova + done, phys + done, call))
 		*stuck = true;
 	if (done && !vfio_dma_domain_undo(domain, iova, done))
 		*stuck = true;
@@ -935,12 +980,16 @@ static inline int __vfio_dma_domain_map(struct vfio_dma_domain *domain,
 					size_t size, int prot, bool big,
 					gfp_t gfp, bool *stuck)
 {
+	int ret;
+
+	if (size > PAGE_SIZE)
+		return vfio_dma_domain_map_parts(domain, iova, phys, size, prot,
+						 big, gfp, stuck);
 	/* The rule where pages are mapped one by one */
-	if (size == PAGE_SIZE)
-		return iommu_map(domain->domain, iova, phys, size,
-				 prot, gfp);
-	return vfio_dma_domain_map_parts(domain, iova, phys, size, prot, big,
-					 gfp, stuck);
+	ret = vfio_dma_domain_call(domain, iova, phys, size, prot, gfp);
+	if (unlikely(ret) && vfio_dma_domain_is_partial(domain, iova, phys))
+		*stuck = true;
+	return ret;
 }
 
 /**
@@ -1107,7 +1156,10 @@ int vfio_dma_map_pages(struct vfio_dma_space *space, dma_addr_t iova,
 	domain = list_first_entry(&space->domains, struct vfio_dma_domain, next);
 	ret = iommu_map(domain->domain, iova, page_to_phys(*pages), PAGE_SIZE,
 			prot, VFIO_DMA_GFP);
-	if (unlikely(ret))
+	if (unlikely(ret) && vfio_dma_domain_is_partial(domain, iova,
+							page_to_phys(*pages)))
+		vfio_dma_leak(space->owner, 1, 0);
+	else if (unlikely(ret))
 		unpin_user_page(*pages);
 	return ret;
 }
@@ -1204,7 +1256,7 @@ __vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
  * @contig: every aligned block of VFIO_DMA_CONTIG pages is, as far as it is in
  *	the range, known to be contiguous, so that one page of each tells
  * @extent: the physically contiguous memory from @iova on, at most @npages;
- *	pfnmap is not set
+ *	pfnmap and mmio are not set
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
  * Return: false if nothing is mapped at @iova.
@@ -1218,6 +1270,7 @@ bool vfio_dma_domain_lookup(struct vfio_dma_domain *domain, dma_addr_t iova,
 	extent->npages = __vfio_dma_domain_lookup(domain, iova, npages, contig,
 						  &extent->pfn, &next);
 	extent->pfnmap = false;
+	extent->mmio = false;
 	return extent->npages;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_domain_lookup, "VFIO_DMA");
@@ -1327,6 +1380,7 @@ vfio_dma_unmap_page(struct vfio_dma_space *space, dma_addr_t iova,
 			return 0;
 	}
 	if (unlikely(!vfio_dma_unmap_fast(space, iova, 1))) {
+		space->leaked = true;
 		if (pfn != VFIO_DMA_NO_PFN)
 			vfio_dma_leak(space->owner, 1, 1);
 		return 0;
@@ -1362,8 +1416,10 @@ vfio_dma_unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
 		}
 
 		safe = vfio_dma_unmap_fast(space, iova, n);
-		if (!safe)
+		if (unlikely(!safe)) {
 			space->nr_batch = nr_batch;
+			space->leaked = true;
+		}
 		if (flags & VFIO_DMA_PINNED && safe)
 			unpinned += n;
 		else if (flags & VFIO_DMA_PINNED)
@@ -1386,7 +1442,7 @@ vfio_dma_unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
  * nor parts of leaves.  The pages are unpinned when the batch is full or by
  * vfio_dma_unmap_flush(), which must be called before the mutex is dropped.  Pages
  * that an IOMMU driver fails to unmap stay pinned, and are the owner's no more: the
- * caller does not uncharge them.
+ * caller does not uncharge them, and @space->leaked is set.
  *
  * Context: Process context, may sleep.  Caller holds the backend's mutex.
  * Return: number of pages that are, or will be, unpinned.
@@ -1542,8 +1598,8 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 	if (WARN_ONCE(unmapped != size,
 		      "vfio_dma: unmapped %zu bytes of a block of %zu\n",
 		      unmapped, size)) {
-		kfree(lost);
-		return -EIO;
+		stuck = true;
+		goto err_lost;
 	}
 
 	for (i = 0; i < ARRAY_SIZE(cuts); i++) {

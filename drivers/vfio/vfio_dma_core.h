@@ -77,11 +77,14 @@ void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
  * @pfn: first page frame
  * @npages: length in pages
  * @pfnmap: a VM_PFNMAP mapping (device memory): neither pinned nor charged
+ * @mmio: the CPU maps it uncached or write-combining, so it is no memory for the
+ *	IOMMU either
  */
 struct vfio_dma_extent {
 	unsigned long pfn;
 	unsigned long npages;
 	bool pfnmap;
+	bool mmio;
 };
 
 /* Pages that a pin holds without allocating memory for their pointers */
@@ -120,6 +123,19 @@ struct vfio_dma_pin {
 void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct mm_struct *mm,
 			unsigned long vaddr, unsigned long npages, bool write);
 int vfio_dma_pin_step(struct vfio_dma_pin *pin);
+
+/**
+ * vfio_dma_pin_held() - pages that are pinned and not taken yet
+ * @pin: state
+ *
+ * Context: Any.
+ * Return: their number, device memory not included.
+ */
+static inline unsigned long vfio_dma_pin_held(const struct vfio_dma_pin *pin)
+{
+	return (pin->tail.pfnmap ? 0 : pin->tail.npages) + pin->size - pin->offset;
+}
+
 bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
 			 struct vfio_dma_extent *extent);
 void vfio_dma_pin_finish(struct vfio_dma_pin *pin);
@@ -175,6 +191,7 @@ struct vfio_dma_domain {
  * @domains: list of struct vfio_dma_domain; the first answers look-ups
  * @pgsize_bitmap: page sizes that all domains have, none below PAGE_SIZE
  * @superpage: the smallest size of a superpage in any domain, 0 if there is none
+ * @leaked: an IOMMU driver has failed to unmap pages since that was looked at
  * @nr_batch: extents in @batch
  * @batch: unmapped extents waiting for the IOTLB before they are unpinned; the
  *	top bit of @npages marks pages to be dirtied
@@ -185,6 +202,7 @@ struct vfio_dma_space {
 	struct list_head domains;
 	unsigned long pgsize_bitmap;
 	unsigned long superpage;
+	bool leaked;
 	unsigned int nr_batch;
 	struct {
 		unsigned long pfn;

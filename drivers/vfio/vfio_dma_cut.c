@@ -60,7 +60,8 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_set_start, "VFIO_DMA");
  * @store: where it has been inserted, and is still PENDING
  * @first: its first page
  * @last: its last page
- * @granule: pages of its granule, a power of two
+ * @granule: pages of its granule, a power of two; VFIO_DMA_EXTENT_MAX needs no
+ *	START in between, as no IOMMU page is larger
  *
  * The page behind it gets START as well, if a superpage may be part of that.
  *
@@ -78,7 +79,7 @@ int vfio_dma_cut_set_starts(struct vfio_xa_dma *store, unsigned long first,
 		if (ret)
 			return ret;
 		pos |= granule - 1;
-		if (pos >= last)
+		if (pos >= last || granule == VFIO_DMA_EXTENT_MAX)
 			break;
 		pos++;
 		if (fatal_signal_pending(current))
@@ -119,8 +120,8 @@ int vfio_dma_cut_map(struct vfio_dma_space *space, unsigned long first,
 	int prot, ret;
 
 	/* The word may say what was there when it was pinned before. */
-	prot = vfio_dma_cut_iommu_prot(part.pfnmap ? word | VFIO_XA_DMA_PFNMAP :
-				       word & ~VFIO_XA_DMA_PFNMAP);
+	prot = vfio_dma_cut_iommu_prot(part.mmio ? word | VFIO_XA_DMA_MMIO :
+				       word & ~VFIO_XA_DMA_MMIO);
 	extent->npages = 0;
 	do {
 		part.npages = min(left, granule - (first & (granule - 1)));
@@ -144,14 +145,16 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_cut_map, "VFIO_DMA");
 static bool block_is_big(struct vfio_xa_dma *store, unsigned long first,
 			 unsigned long last, int prot)
 {
+	const unsigned long kind = VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_MMIO;
+	unsigned long pos = first, memory = vfio_xa_dma_load(store, first);
 	struct vfio_xa_dma_run run;
-	unsigned long pos = first;
 
 	do {
 		if (!vfio_xa_dma_next(store, pos, last, &run) ||
 		    run.first != pos ||
 		    !(run.word & VFIO_XA_DMA_BIG) ||
 		    run.word & VFIO_XA_DMA_PENDING ||
+		    (run.word ^ memory) & kind ||
 		    vfio_dma_cut_prot(run.word) != prot)
 			return false;
 		/* Only the block as a whole may begin with one. */

@@ -11,10 +11,14 @@
 #include "vfio_dma_core.h"
 #include "vfio_xa_dma.h"
 
+/* What words say of the memory that was there when it was mapped */
+#define VFIO_DMA_CUT_MEMORY_FLAGS \
+	(VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_MMIO | VFIO_XA_DMA_CONTIG)
+
 /* What pages have in common that one superpage can hold */
 #define VFIO_DMA_CUT_STRETCH_FLAGS \
 	(VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE | VFIO_XA_DMA_BIG | \
-	 VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_PENDING | VFIO_XA_DMA_CONTIG)
+	 VFIO_XA_DMA_PENDING | VFIO_DMA_CUT_MEMORY_FLAGS)
 
 /* What pages have in common that one iommu_map() can be for, in the first domain */
 #define VFIO_DMA_CUT_CALL_FLAGS \
@@ -66,8 +70,8 @@ static inline int vfio_dma_cut_prot(unsigned long word)
  * vfio_dma_cut_iommu_prot() - with what a page is entered into IO page tables
  * @word: its word
  *
- * Device memory is not memory that caches are kept coherent with; with AMD's memory
- * encryption it has no C-bit.
+ * Memory that the CPU does not cache is none that caches are kept coherent with; with
+ * AMD's memory encryption it has no C-bit.
  *
  * Context: Any.
  * Return: flags for iommu_map().
@@ -75,7 +79,7 @@ static inline int vfio_dma_cut_prot(unsigned long word)
 static inline int vfio_dma_cut_iommu_prot(unsigned long word)
 {
 	return vfio_dma_cut_prot(word) |
-	       (word & VFIO_XA_DMA_PFNMAP ? IOMMU_MMIO : IOMMU_CACHE);
+	       (word & VFIO_XA_DMA_MMIO ? IOMMU_MMIO : IOMMU_CACHE);
 }
 
 /**

@@ -28,6 +28,7 @@
  * there was a change.
  */
 
+#include <linux/cred.h>
 #include <linux/debugfs.h>
 #include <linux/hashtable.h>
 #include <linux/iommu.h>
@@ -81,6 +82,9 @@ MODULE_PARM_DESC(alias_type1,
 
 /* Pages that are unmapped before looking for a fatal signal, from 1 GiB to 1 GiB */
 #define VFIO_TYPE1V3_UNMAP_WINDOW	VFIO_DMA_EXTENT_MAX
+
+/* Granules that one map may have where nothing limits them but memory */
+#define VFIO_TYPE1V3_GRANULES_MAX	BIT(20)
 
 /* Pages that are unmapped one by one; of more it is better to look for runs */
 #define VFIO_TYPE1V3_FEW		4
@@ -665,7 +669,7 @@ static void vfio_type1v3_release_page(struct vfio_type1v3 *container,
 				      const struct vfio_type1v3_release *release,
 				      unsigned long index)
 {
-	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES - 1;
+	unsigned int retries = VFIO_TYPE1V3_RELEASE_RETRIES - 1, patience = 3;
 	unsigned long first = index, last, bound;
 	struct vfio_xa_dma_run run;
 
@@ -674,7 +678,10 @@ static void vfio_type1v3_release_page(struct vfio_type1v3 *container,
 					   release->last, &run)))
 		return;
 	last = min(run.last, index | (VFIO_TYPE1V3_UNMAP_WINDOW - 1));
-	vfio_type1v3_notify(container, index, last);
+	/* A driver may have to be asked again, and others are not to pay for it. */
+	do {
+		vfio_type1v3_notify(container, index, last);
+	} while (vfio_type1v3_must_ask(release, container, index) && --patience);
 
 	bound = index - min(index, VFIO_TYPE1V3_UNMAP_WINDOW);
 	while (vfio_type1v3_must_ask(release, container, index) &&
@@ -811,6 +818,7 @@ static inline int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 					   unsigned long *unpinned)
 {
 	unsigned long next = first, word;
+	int ret = 0;
 
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_type1v3_count_pins(container, first, last));
@@ -826,10 +834,15 @@ static inline int vfio_type1v3_unmap_range(struct vfio_type1v3 *container,
 		next = vfio_type1v3_unmap_few(container, first, last, unpinned);
 	}
 	*npages += next - first;
-	if (next > last)
-		return 0;
-	return vfio_type1v3_unmap_runs(container, next, last, interruptible,
-				       npages, unpinned);
+	if (next <= last)
+		ret = vfio_type1v3_unmap_runs(container, next, last,
+					      interruptible, npages, unpinned);
+	/* What it has failed to unmap is mapped no longer, but can be reached. */
+	if (unlikely(container->space.leaked)) {
+		container->space.leaked = false;
+		ret = ret ?: -EIO;
+	}
+	return ret;
 }
 
 /* Now that the IOTLBs are synchronised the pages are the owner's again. */
@@ -1505,17 +1518,19 @@ static int vfio_type1v3_note_extent(struct vfio_type1v3 *container,
 				    unsigned long first, unsigned long word,
 				    const struct vfio_dma_extent *extent)
 {
-	unsigned long set = extent->pfnmap ? VFIO_XA_DMA_PFNMAP : 0;
+	const unsigned long kind = VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_MMIO;
+	unsigned long set = (extent->pfnmap ? VFIO_XA_DMA_PFNMAP : 0) |
+			    (extent->mmio ? VFIO_XA_DMA_MMIO : 0);
 	unsigned long end = first + extent->npages;
 	int ret;
 
-	if (set != (word & VFIO_XA_DMA_PFNMAP)) {
+	if (set != (word & kind)) {
 		ret = vfio_xa_dma_prepare(&container->store, first, end - 1,
 					  VFIO_DMA_GFP);
 		if (ret)
 			return ret;
 		vfio_xa_dma_change(&container->store, first, end - 1,
-				   VFIO_XA_DMA_PFNMAP & ~set, set);
+				   kind & ~set, set);
 	}
 
 	/* That makes unmapping faster, and can be done without. */
@@ -1622,6 +1637,7 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 	unsigned long first = request->first, last = request->last;
 	unsigned long vaddr = request->vaddr, word = request->word;
 	unsigned long npages = last - first + 1;
+	unsigned long held;
 	struct vfio_dma_pin pin;
 	int ret;
 
@@ -1638,6 +1654,15 @@ static int vfio_type1v3_pin_map(struct vfio_type1v3 *container,
 		mutex_lock(&container->lock);
 		map->charged = 0;
 		return ret;
+	}
+	/* Each takes memory, and there can be many: not before the charge. */
+	if (word & VFIO_XA_DMA_BIG) {
+		mutex_lock(&container->lock);
+		ret = vfio_dma_cut_set_starts(&container->store, first, last,
+					      request->granule);
+		if (ret)
+			return ret;
+		mutex_unlock(&container->lock);
 	}
 
 again:
@@ -1656,11 +1681,12 @@ again:
 						       request->granule,
 						       &map->pinned);
 		/* Device memory has become something else in the meantime. */
-		if (!ret && map->pinned > map->charged) {
+		held = map->pinned + vfio_dma_pin_held(&pin);
+		if (!ret && held > map->charged) {
 			ret = vfio_dma_charge(&container->owner,
-					      map->pinned - map->charged);
+					      held - map->charged);
 			if (!ret)
-				map->charged = map->pinned;
+				map->charged = held;
 		}
 		if (ret || map->mapped == npages)
 			break;
@@ -1681,8 +1707,7 @@ again:
 			map->lost = false;
 			/* What was device memory need not be that now. */
 			vfio_xa_dma_change(&container->store, first, last,
-					   VFIO_XA_DMA_PFNMAP |
-					   VFIO_XA_DMA_CONTIG, 0);
+					   VFIO_DMA_CUT_MEMORY_FLAGS, 0);
 			mutex_unlock(&container->lock);
 			goto again;
 		}
@@ -1846,12 +1871,20 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 
 	/* Domains may have come since the request was checked. */
 	if ((request->first | (request->last + 1) |
-	     request->vaddr >> PAGE_SHIFT) & mask)
+	     request->vaddr >> PAGE_SHIFT) & mask || request->granule <= mask)
 		return -EINVAL;
 
-	/* START is set before the words can join others. */
-	if (request->word & VFIO_XA_DMA_BIG)
+	/*
+	 * START is set before the words can join others.  Nothing is charged
+	 * here, so there is a limit.
+	 */
+	if (!state && request->word & VFIO_XA_DMA_BIG) {
 		pending = VFIO_XA_DMA_PENDING;
+		if (request->granule < VFIO_DMA_EXTENT_MAX &&
+		    (request->last - request->first) / request->granule >=
+		    VFIO_TYPE1V3_GRANULES_MAX)
+			return -ENOMEM;
+	}
 	ret = vfio_xa_dma_insert(&container->store, request->first,
 				 request->last, request->word | pending,
 				 VFIO_DMA_GFP);
@@ -1863,7 +1896,7 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 					      vfio_type1v3_iova(request->last) |
 					      ~PAGE_MASK))
 		ret = -EINVAL;
-	else if (request->word & VFIO_XA_DMA_BIG)
+	else if (!state)
 		ret = vfio_dma_cut_set_starts(&container->store, request->first,
 					      request->last, request->granule);
 	if (ret)
@@ -1876,8 +1909,9 @@ static int vfio_type1v3_reserve(struct vfio_type1v3 *container,
 }
 
 /*
- * May a range be charged for?  Not if a page of it is mapped, or being mapped: the
- * call must fail, and for as long as it is charged others could fail at the limit.
+ * May a range be charged for?  Not if a page of it is mapped, being mapped, or not
+ * to be had: the call must fail, and for as long as it is charged others could fail
+ * at the limit.
  * With CAP_IPC_LOCK nobody can, which saves the look-up.
  */
 static inline bool
@@ -1886,8 +1920,13 @@ vfio_type1v3_may_charge(struct vfio_type1v3 *container,
 {
 	struct vfio_xa_dma_run run;
 
-	if (READ_ONCE(container->owner.lock_cap))
+	if (READ_ONCE(container->owner.lock_cap) &&
+	    cap_raised(current_cap(), CAP_IPC_LOCK))
 		return true;
+	if (!vfio_type1v3_iova_valid(container, vfio_type1v3_iova(request->first),
+				     vfio_type1v3_iova(request->last) |
+				     ~PAGE_MASK))
+		return false;
 	if (request->first == request->last)
 		return !vfio_xa_dma_load(&container->store, request->first);
 	return !vfio_xa_dma_next(&container->store, request->first,
@@ -2328,7 +2367,7 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 	unsigned long npages = vfio_type1v3_run_pages(run);
 	struct vfio_dma_domain *domain =
 		list_first_entry(&space->domains, struct vfio_dma_domain, next);
-	unsigned long extra, pos, shared = 0, word = run->word;
+	unsigned long extra, pos, held, shared = 0, word = run->word;
 	struct vfio_type1v3_map map = { .first = run->first };
 	struct vfio_dma_pin pin;
 	int ret;
@@ -2340,9 +2379,9 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 		return ret;
 
 	/* They say how the memory was that another domain had. */
-	word &= ~(VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG);
+	word &= ~VFIO_DMA_CUT_MEMORY_FLAGS;
 	vfio_type1v3_change(container, run->first, run->last,
-			    VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG, 0);
+			    VFIO_DMA_CUT_MEMORY_FLAGS, 0);
 	/* Where user memory does not continue, an IOMMU page ends. */
 	if (word & VFIO_XA_DMA_BIG && !(word & VFIO_XA_DMA_START) && run->first &&
 	    vfio_xa_dma_load(&container->store, run->first - 1)) {
@@ -2366,11 +2405,12 @@ static int vfio_type1v3_pin_run(struct vfio_type1v3 *container,
 							    map.first + pos,
 							    map.first + map.mapped - 1);
 		/* Device memory or a pinned page has become another in the meantime. */
-		if (!ret && map.pinned - shared > map.charged) {
-			ret = vfio_dma_charge(&container->owner, map.pinned -
-					      shared - map.charged);
+		held = map.pinned + vfio_dma_pin_held(&pin) - shared;
+		if (!ret && held > map.charged) {
+			ret = vfio_dma_charge(&container->owner,
+					      held - map.charged);
 			if (!ret)
-				map.charged = map.pinned - shared;
+				map.charged = held;
 		}
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
@@ -3010,10 +3050,10 @@ vfio_type1v3_check_entry(struct vfio_type1v3 *container,
 	if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP || entry->vaddr ||
 	    !entry->size)
 		return -EINVAL;
-	if (check_add_overflow(entry->iova, entry->size - 1, &iova_last))
-		return -EOVERFLOW;
 	if ((entry->iova | entry->size) & mask)
 		return -EINVAL;
+	if (check_add_overflow(entry->iova, entry->size - 1, &iova_last))
+		return -EOVERFLOW;
 	request->first = entry->iova >> PAGE_SHIFT;
 	request->last = iova_last >> PAGE_SHIFT;
 	/* No mapping has this word. */
@@ -3122,6 +3162,10 @@ vfio_type1v3_batch_map(struct vfio_type1v3_batch *batch, unsigned int i,
 	int ret;
 
 	while (i < end && !batch->ended && batch->epoch == container->epoch) {
+		if (unlikely(fatal_signal_pending(current))) {
+			vfio_type1v3_fail_entry(batch, i++, -EINTR);
+			break;
+		}
 		ret = vfio_type1v3_become_owner(container);
 		done = 0;
 		if (!ret && vfio_type1v3_has_domain(container))
@@ -3197,6 +3241,10 @@ vfio_type1v3_batch_unmap(struct vfio_type1v3_batch *batch, unsigned int i,
 
 	while (i < end && !batch->ended) {
 		unit = &batch->units[i];
+		if (unlikely(fatal_signal_pending(current))) {
+			i = vfio_type1v3_fail_unmap(batch, i, 0, -EINTR);
+			break;
+		}
 		first = unit->request.first;
 		last = unit->request.last;
 		/* This drops the mutex: others may unmap a part. */

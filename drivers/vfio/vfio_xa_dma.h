@@ -43,11 +43,11 @@
 #define VFIO_XA_DMA_BIG			BIT(4)	/* may be part of a superpage */
 #define VFIO_XA_DMA_PFNMAP		BIT(5)	/* not pinned, not charged */
 #define VFIO_XA_DMA_PENDING		BIT(6)	/* reserved, not mapped yet */
+#define VFIO_XA_DMA_MMIO		BIT(7)	/* PFNMAP that no cache may hold */
 #define VFIO_XA_DMA_CONTIG		BIT(8)	/* of a physically contiguous block */
 #define VFIO_XA_DMA_START		BIT(9)	/* no IOMMU page spans its beginning */
 
-#define VFIO_XA_DMA_FLAGS \
-	((BIT(10) - 1) & ~BIT(7))	/* all of them; bit 7 is free */
+#define VFIO_XA_DMA_FLAGS		(BIT(10) - 1)	/* all of them */
 
 /* A word with this flag is never joined with an equal neighbour. */
 #define VFIO_XA_DMA_TRANSIENT		VFIO_XA_DMA_PENDING

@@ -1170,6 +1170,7 @@ static void cut_stuck(struct kunit *test)
 static void cut_short(struct kunit *test)
 {
 	struct mock_domain *mock = core_test_domain(test, &mock_kinds[0]);
+	struct core_test *t = test->priv;
 
 	KUNIT_ASSERT_EQ(test, core_map(test, BASE, MOCK_PMD_PAGES, MOCK_PFN, true), 0);
 	mock->fail_unmap = 1;
@@ -1179,7 +1180,13 @@ static void cut_short(struct kunit *test)
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
 	}
 	core_expect(test, BASE, MOCK_PMD_PAGES, MOCK_PFN, RW);
+	/* What it may still translate is left to the end of the domain. */
 	core_unmap(test, BASE, MOCK_PMD_PAGES, false);
+	core_expect(test, BASE, MOCK_PMD_PAGES, MOCK_PFN, RW);
+	mutex_lock(&t->lock);
+	vfio_dma_forget_lost(&t->space);
+	mutex_unlock(&t->lock);
+	iommu_unmap(&mock->domain, BASE << PAGE_SHIFT, MOCK_PMD_PAGES << PAGE_SHIFT);
 }
 
 /* Domains with other page sizes, each cut where its own leaves are */

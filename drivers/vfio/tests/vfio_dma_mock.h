@@ -120,6 +120,8 @@ struct mock_leaf {
  * @failed_map: it has failed, and does so if it is tried again with __GFP_NOFAIL
  * @no_memory: map_pages() fails unless it is called with __GFP_NOFAIL
  * @fail_unmap: the unmap_pages() call to do nothing, likewise
+ * @forget_unmap: unmap_pages() forgets what it is to unmap, and says that it failed:
+ *	as virtio-iommu does when it has no memory for the request
  * @fail_track: set_dirty_tracking() fails
  * @fail_read: read_and_clear_dirty() fails, and has read nothing
  * @can_enforce: it can make all transactions of devices coherent
@@ -146,6 +148,7 @@ struct mock_domain {
 	bool failed_map;
 	bool no_memory;
 	unsigned int fail_unmap;
+	bool forget_unmap;
 	bool fail_track;
 	bool fail_read;
 	bool can_enforce;
@@ -351,6 +354,8 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 		list_add_tail(&leaf->stale, &mock->stale);
 	}
 	mock->nr_unmapped += pos - first;
+	if (mock->forget_unmap)
+		return 0;
 	return (pos - first) << PAGE_SHIFT;
 }
 

@@ -736,10 +736,12 @@ static void detach_dirties(struct kunit *test)
  * Device memory
  */
 
+/* As vfio-pci maps a BAR */
 static int device_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	return remap_pfn_range(vma, vma->vm_start, MOCK_PFN,
-			       vma->vm_end - vma->vm_start, vma->vm_page_prot);
+			       vma->vm_end - vma->vm_start,
+			       pgprot_noncached(vma->vm_page_prot));
 }
 
 static const struct file_operations device_fops = {
@@ -863,15 +865,19 @@ static void map_device(struct kunit *test, unsigned long first,
 		vfio_dma_owner_set(&container->owner);
 	request.word = vfio_xa_dma_word(request.first, request.vaddr,
 					VFIO_XA_DMA_READ | VFIO_XA_DMA_WRITE |
-					VFIO_XA_DMA_PFNMAP);
+					VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_MMIO);
 	if (vfio_type1v3_covers_superpage(container, vfio_type1v3_iova(request.first),
 					  npages << PAGE_SHIFT, granule))
 		request.word |= VFIO_XA_DMA_BIG;
 	KUNIT_EXPECT_EQ(test, vfio_type1v3_reserve(container, &request), 0);
+	if (request.word & VFIO_XA_DMA_BIG)
+		KUNIT_EXPECT_EQ(test, vfio_dma_cut_set_starts(&container->store,
+							      request.first, request.last,
+							      granule), 0);
 	for (; npages; npages -= n, pfn += n) {
 		n = min(npages, VFIO_DMA_EXTENT_MAX - pfn % VFIO_DMA_EXTENT_MAX);
 		extent = (struct vfio_dma_extent) {
-			.pfn = pfn, .npages = n, .pfnmap = true,
+			.pfn = pfn, .npages = n, .pfnmap = true, .mmio = true,
 		};
 		KUNIT_EXPECT_EQ(test, vfio_type1v3_map_extent(&container->space, &map,
 							      &extent, request.word,
@@ -1176,7 +1182,7 @@ static void unmap_stuck(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, container_map(test, 0, n, 0, RW, false), 0);
 		mock->fail_unmap = 1;
 		kunit_warning_suppress(test) {
-			KUNIT_EXPECT_EQ(test, container_unmap(test, 0, n), 0);
+			KUNIT_EXPECT_EQ(test, container_unmap(test, 0, n), -EIO);
 		}
 		KUNIT_EXPECT_EQ(test, current->mm->locked_vm, n);
 		KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), n);
@@ -1295,6 +1301,36 @@ static void hole_mapped_again(struct kunit *test)
 			container_detach(test, &t->emulated);
 		}
 	}
+}
+
+/*
+ * An IOMMU unmaps half of a block that is to be divided: all of the block goes, in the
+ * other domain as well, stays pinned and charged, and the caller hears of it.
+ */
+static void split_stuck(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct mock_domain *mock;
+	unsigned long i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[0]), 0);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[1], &mock_kinds[3]), 0);
+	mock = t->groups[0].domain;
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 512, 0, RW, false), 0);
+	mock->forget_unmap = true;
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, container_unmap(test, 100, 1), -EIO);
+	}
+	mock->forget_unmap = false;
+	KUNIT_EXPECT_TRUE(test, mock_translates(t->groups[1].domain, BASE, BASE + 511, 0, 0));
+	KUNIT_EXPECT_TRUE(test, vfio_xa_dma_empty(&t->container->store));
+	KUNIT_EXPECT_EQ(test, mock_memory_pins(t->memory), 512);
+	KUNIT_EXPECT_EQ(test, current->mm->locked_vm, 512);
+	for (i = 0; i < 512; i++)
+		unpin_user_page(t->memory->pages[i]);
+	current->mm->locked_vm = 0;
+	container_check(test);
 }
 
 /* Multiples of the granule are unmapped, and nothing else is touched. */
@@ -2901,7 +2937,7 @@ static void release_object(struct kunit *test)
 
 		KUNIT_EXPECT_EQ(test, container_unmap(test, 20, 2), 0);
 		/* 20 and 21, then 19, 18 .. 10 */
-		KUNIT_EXPECT_EQ(test, object_device.told, 11);
+		KUNIT_EXPECT_EQ(test, object_device.told, 13);
 		KUNIT_EXPECT_EQ(test, object_device.nr, 2);
 		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 6);
 
@@ -2909,7 +2945,7 @@ static void release_object(struct kunit *test)
 		object_device.told = 0;
 		object_add(test, 28, 8, 28);
 		KUNIT_EXPECT_EQ(test, container_unmap(test, 29, 1), 0);
-		KUNIT_EXPECT_EQ(test, object_device.told, 4);
+		KUNIT_EXPECT_EQ(test, object_device.told, 6);
 		KUNIT_EXPECT_EQ(test, object_device.nr, 1);
 		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 2);
 
@@ -2918,7 +2954,7 @@ static void release_object(struct kunit *test)
 		object_add(test, 40, 16, 55);
 		object_add(test, 56, 2, 57);
 		KUNIT_EXPECT_EQ(test, container_unmap(test, 43, 1), 0);
-		KUNIT_EXPECT_EQ(test, object_device.told, 5);
+		KUNIT_EXPECT_EQ(test, object_device.told, 7);
 		KUNIT_EXPECT_EQ(test, vfio_xa_dma_npages(&t->container->pins), 2);
 
 		KUNIT_EXPECT_EQ(test, container_unmap(test, 0, WINDOW), 0);
@@ -3271,7 +3307,7 @@ static void detach_in_progress(struct kunit *test)
 {
 	struct container_test *t = test->priv;
 	struct vfio_type1v3 *container = t->container;
-	struct vfio_type1v3_request request = {};
+	struct vfio_type1v3_request request = { .granule = VFIO_DMA_EXTENT_MAX };
 	struct vfio_type1v3_map maps[2] = {};
 	unsigned long pinned = 0;
 	struct vfio_dma_pin pin;
@@ -3791,6 +3827,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE_PARAM(neighbours_batch, kind_gen_params),
 	KUNIT_CASE(map_stuck),
 	KUNIT_CASE(unmap_stuck),
+	KUNIT_CASE(split_stuck),
 	KUNIT_CASE_PARAM(cut_beside, kind_gen_params),
 	KUNIT_CASE_SLOW(neighbours_pud),
 	KUNIT_CASE_PARAM(hole_mapped_again, kind_gen_params),

@@ -68,18 +68,9 @@ in_tree() {
 
 	tree=$(source_tree)
 	build=${tree%/src}/build-check-$1
-	with_lock tree "$TOP/scripts/in-tree.sh" "$tree"
-	# to link all of a kernel takes one: that of build-lean, whose objects serve
-	if [ "$1" = y ] && [ ! -e "$build/vmlinux" ] && [ -e "${tree%/src}/build-lean/vmlinux" ]; then
-		rm -rf "$build"
-		cp -a --reflink=auto "${tree%/src}/build-lean" "$build"
-	fi
 	mkdir -p "$build"
-	{
-		[ "$1" = m ] || cat "$VM/lean.config"
-		kunit_config "$1"
-		[ "$1" = m ] || echo CONFIG_IOMMUFD=y
-	} >"$build/fragment"
+	with_lock tree "$TOP/scripts/in-tree.sh" "$tree"
+	kunit_config "$1" >"$build/fragment"
 	make -s -C "$tree" O="$build" KCONFIG_ALLCONFIG="$build/fragment" allnoconfig
 	grep -q "^CONFIG_VFIO_IOMMU_TYPE1V3=$1\$" "$build/.config" || die "$build is not configured"
 	# a warning is given once only unless the objects go

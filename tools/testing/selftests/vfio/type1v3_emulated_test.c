@@ -1167,16 +1167,20 @@ TEST_F(progress, batch_attach_again)
 	EXPECT_EQ((3 * SLOW_PAGES + 1) * PAGE, dma_unmap_all(&self->c));
 }
 
-/* Entries that were to be mapped as one are not mapped one by one for nobody. */
+/*
+ * Entries that were to be mapped as one are not mapped one by one for nobody.  They
+ * are only mapped as one if no superpage can be a part of them.
+ */
 TEST_F(progress, batch_detach)
 {
+	const __u32 flags = RW | VFIO_DMA_MAP_GRANULE(0);
 	__u64 half = SLOW_PAGES * PAGE / 2;
 	struct batch_call call = {
 		.c = &self->c,
 		.nr = 2,
 		.e = {
-			{ IOVA(100), half, (uintptr_t)self->va, RW },
-			{ IOVA(100) + half, half, (uintptr_t)self->va + half, RW },
+			{ IOVA(100), half, (uintptr_t)self->va, flags },
+			{ IOVA(100) + half, half, (uintptr_t)self->va + half, flags },
 		},
 	};
 

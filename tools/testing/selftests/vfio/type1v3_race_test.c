@@ -909,9 +909,11 @@ FIXTURE_TEARDOWN(held)
 static void *held_map(void *arg)
 {
 	FIXTURE_DATA(held) * self = arg;
+	/* what superpages can be a part of is reserved first, however few they are */
+	const __u32 flags = RW | VFIO_DMA_MAP_GRANULE(0);
 
 	self->ret = dma_map(&self->c, IOVA(0), self->slow + (HELD_PAGES - self->npages) *
-			    PAGE, self->npages * PAGE, RW);
+			    PAGE, self->npages * PAGE, flags);
 	__atomic_store_n(&self->done, true, __ATOMIC_RELEASE);
 	return NULL;
 }
