@@ -24,6 +24,9 @@
 #define AREA_SINGLE	2	/* nothing is contiguous */
 #define AREA_DEVICE	3	/* not pinned */
 
+/* What the words of its pages say */
+#define DEVICE		(VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_MMIO)
+
 #define MAX_REFS	64
 #define MAX_SLICES	1024
 
@@ -137,6 +140,7 @@ static void first_extent(unsigned long vpage, unsigned long npages,
 	extent->pfn = vpage_pfn(vpage);
 	extent->npages = min(npages, max - extent->pfn % max);
 	extent->pfnmap = area == AREA_DEVICE;
+	extent->mmio = extent->pfnmap;
 }
 
 /*
@@ -389,15 +393,15 @@ static void check(void)
 static int note_extent(unsigned long first, unsigned long word,
 		       const struct vfio_dma_extent *extent)
 {
-	unsigned long set = extent->pfnmap ? VFIO_XA_DMA_PFNMAP : 0;
+	unsigned long set = extent->pfnmap ? DEVICE : 0;
 	unsigned long end = first + extent->npages;
 	int ret;
 
-	if (set != (word & VFIO_XA_DMA_PFNMAP)) {
+	if (set != (word & DEVICE)) {
 		ret = vfio_xa_dma_prepare(&f.store, first, end - 1, VFIO_DMA_GFP);
 		if (ret)
 			return ret;
-		vfio_xa_dma_change(&f.store, first, end - 1, VFIO_XA_DMA_PFNMAP & ~set,
+		vfio_xa_dma_change(&f.store, first, end - 1, DEVICE & ~set,
 				   set);
 	}
 	first = round_up(first, VFIO_DMA_CONTIG);
@@ -493,7 +497,7 @@ static void finish(bool undo, unsigned int extents)
 		/* If what was mapped went with the last domain, it begins anew. */
 		if (!p->mapped)
 			vfio_xa_dma_change(&f.store, ref->first, ref->last,
-					   VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG, 0);
+					   VFIO_DMA_CUT_MEMORY_FLAGS, 0);
 		ret = map_extents(&f.space, ref, &p->mapped, p->word, ref->granule,
 				  extents);
 		if (!ret && p->mapped < npages)
@@ -748,7 +752,7 @@ static int pin_run(struct vfio_dma_space *space, const struct vfio_xa_dma_run *r
 		.first = run->first, .last = run->last,
 		.vpage = vfio_xa_dma_vaddr(run->word, run->first) >> PAGE_SHIFT,
 	};
-	unsigned long clear = VFIO_XA_DMA_PFNMAP | VFIO_XA_DMA_CONTIG, mapped = 0;
+	unsigned long clear = VFIO_DMA_CUT_MEMORY_FLAGS, mapped = 0;
 	unsigned long word = run->word & ~clear;
 	int ret;
 

@@ -19,4 +19,6 @@ void cut_warn(const char *file, int line, const char *what);
 #undef WARN_ON_ONCE
 #define WARN_ON_ONCE(cond)	WARN_ONCE(cond, "")
 
+#define pr_err_ratelimited	pr_err
+
 #endif

@@ -51,12 +51,20 @@ static inline void unpin_user_pages(struct page **pages, unsigned long npages)
 #define FAULT_FLAG_WRITE	2
 #define VM_PFNMAP		1
 
+typedef struct { unsigned long pgprot; } pgprot_t;
+
+#define pgprot_val(prot)		((prot).pgprot)
+#define pgprot_noncached(prot)		((pgprot_t) { pgprot_val(prot) | 1 })
+#define pgprot_writecombine(prot)	((pgprot_t) { pgprot_val(prot) | 2 })
+#define pgprot_device(prot)		((pgprot_t) { pgprot_val(prot) | 4 })
+
 struct follow_pfnmap_args {
 	struct vm_area_struct *vma;
 	unsigned long address;
 	unsigned long pfn;
 	unsigned long addr_mask;
 	bool writable;
+	pgprot_t pgprot;
 };
 
 #define follow_pfnmap_start(args)	({ (void)(args); abort(); 0; })
