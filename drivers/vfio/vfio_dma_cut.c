@@ -221,8 +221,9 @@ static void set_dirty(struct vfio_xa_dma *store, unsigned long first,
  * domain fail to map the rest of a superpage back, [*@first, *@last] grows to
  * take all of the superpage in.
  */
-static int split(struct vfio_xa_dma *store, struct vfio_dma_space *space,
-		 unsigned long at, unsigned long *first, unsigned long *last)
+static int cut_border(struct vfio_xa_dma *store, struct vfio_dma_space *space,
+		      unsigned long at, unsigned long *first,
+		      unsigned long *last)
 {
 	unsigned long npages, block, word;
 	struct vfio_dma_domain *domain;
@@ -287,9 +288,10 @@ int vfio_dma_cut_ends(struct vfio_xa_dma *store, struct vfio_dma_space *space,
 	do {
 		was_first = *first;
 		was_last = *last;
-		err = split(store, space, was_first, first, last);
+		err = cut_border(store, space, was_first, first, last);
 		if (!err)
-			err = split(store, space, was_last + 1, first, last);
+			err = cut_border(store, space, was_last + 1, first,
+					 last);
 		ret = err ?: ret;
 	} while (*first != was_first || *last != was_last);
 	return ret;

@@ -381,14 +381,16 @@ static int model_prepare(struct model *m, unsigned long first, unsigned long las
 	bool failed;
 	int err;
 
-	if (nofail)
+	*done = true;
+	if (nofail) {
 		model_only_nofail(true);
-	else
-		model_fail_nth(fail);
-	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT |
-				  (nofail ? __GFP_NOFAIL : 0));
-	failed = fail && !nofail && !model_fail_left();
-	model_only_nofail(false);
+		vfio_xa_dma_prepare_nofail(&m->store, first, last);
+		model_only_nofail(false);
+		return 0;
+	}
+	model_fail_nth(fail);
+	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
+	failed = fail && !model_fail_left();
 	model_fail_nth(0);
 	*done = !err;
 	if (!model_expect(err == (failed ? -ENOMEM : 0)))

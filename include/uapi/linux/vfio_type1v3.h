@@ -30,8 +30,9 @@
  * - EFAULT: the argument cannot be read or written, or user memory to be
  *   mapped is not there or not writable where the device is to write
  * - ENOMEM: RLIMIT_MEMLOCK or the memory cgroup's limit is reached, or there
- *   is no memory, or a map without an IOMMU has more than 2^20 granules; not returned by VFIO_IOMMU_UNMAP_DMA, unless the dirty bits of
- *   an IOMMU are to be read
+ *   is no memory, or a map without an IOMMU has more than 2^20 granules; not
+ *   returned by VFIO_IOMMU_UNMAP_DMA, unless the dirty bits of an IOMMU are to be
+ *   read
  * - EPERM: VFIO_IOMMU_MAP_DMA: the container's mappings belong to another
  *   process (address space), or it is device memory and the module parameter
  *   disable_device_memory is set
