@@ -193,7 +193,9 @@ wait_for() { # SECONDS MESSAGE: until the inner guest says it; $answer is the re
 
 	while [ $SECONDS -lt $end ]; do
 		while IFS= read -r -u 5 part || { line+=$part; false; }; do
-			line+=${part%$'\r'}
+			# the end of a line can come in two parts
+			line+=$part
+			line=${line%$'\r'}
 			case $line in
 			"inner: failed"*) fail "inner guest: $line" ;;
 			"inner: "*) note "inner guest: ${line#inner: }" ;;
