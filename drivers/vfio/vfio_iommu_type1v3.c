@@ -1557,16 +1557,25 @@ static int vfio_type1v3_check_extent(struct vfio_type1v3 *container,
 }
 
 /* Map an extent as far as it goes; what is not mapped is unpinned. */
-static int vfio_type1v3_map_extent(struct vfio_dma_space *space,
-				   struct vfio_type1v3_map *map,
-				   struct vfio_dma_extent *extent,
-				   unsigned long word, unsigned long granule,
-				   unsigned long *pinned)
+static inline int
+vfio_type1v3_map_extent(struct vfio_dma_space *space,
+			struct vfio_type1v3_map *map,
+			struct vfio_dma_extent *extent, unsigned long word,
+			unsigned long granule, unsigned long *pinned)
 {
+	unsigned long first = map->first + map->mapped;
 	int ret;
 
-	ret = vfio_dma_cut_map(space, map->first + map->mapped, extent, word,
-			       granule);
+	if (extent->npages == 1 && !extent->mmio) {
+		/* Most are like that where memory is scattered. */
+		ret = vfio_dma_map(space, vfio_type1v3_iova(first), extent,
+				   vfio_dma_cut_prot(word) | IOMMU_CACHE,
+				   word & VFIO_XA_DMA_BIG);
+		if (unlikely(ret))
+			return ret;
+	} else {
+		ret = vfio_dma_cut_map(space, first, extent, word, granule);
+	}
 	map->mapped += extent->npages;
 	if (!extent->pfnmap)
 		*pinned += extent->npages;
