@@ -363,20 +363,6 @@ static unsigned long vfio_type1v3_pgsize(const struct vfio_type1v3 *container)
 	       -container->space.pgsize_bitmap;
 }
 
-static int vfio_type1v3_prot(unsigned long word)
-{
-	return vfio_dma_cut_prot(word);
-}
-
-/*
- * With what a page is entered into IO page tables.  Device memory is not memory that
- * caches are kept coherent with; with AMD's memory encryption it has no C-bit.
- */
-static int vfio_type1v3_iommu_prot(unsigned long word)
-{
-	return vfio_dma_cut_iommu_prot(word);
-}
-
 static dma_addr_t vfio_type1v3_iova(unsigned long index)
 {
 	return (dma_addr_t)index << PAGE_SHIFT;
@@ -1965,7 +1951,7 @@ static int vfio_type1v3_enter(struct vfio_type1v3 *container,
 
 	ret = vfio_dma_map_pages(&container->space, iova, pages,
 				 vfio_type1v3_request_pages(request),
-				 vfio_type1v3_iommu_prot(request->word),
+				 vfio_dma_cut_iommu_prot(request->word),
 				 request->word & VFIO_XA_DMA_BIG);
 	if (unlikely(ret))
 		vfio_xa_dma_erase(&container->store, request->first,
@@ -3629,7 +3615,7 @@ static int vfio_type1v3_pin_page(struct vfio_type1v3 *container,
 	if (!word || word & VFIO_XA_DMA_PENDING ||
 	    vfio_type1v3_is_releasing(container, index))
 		return -EINVAL;
-	if (prot & ~vfio_type1v3_prot(word))
+	if (prot & ~vfio_dma_cut_prot(word))
 		return -EPERM;
 	/* The domain has device memory there, and pins are of ordinary pages. */
 	if (word & VFIO_XA_DMA_PFNMAP && vfio_type1v3_has_domain(container))
