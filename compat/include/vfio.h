@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What a container backend needs of the kernel's private drivers/vfio/vfio.h,
- * for a build outside a kernel tree. scripts/check-ops.sh compares it with the
+ * for a build outside a kernel tree. compat/check-ops.sh compares it with the
  * kernel's.
  */
 #ifndef _TYPE1V3_COMPAT_VFIO_H

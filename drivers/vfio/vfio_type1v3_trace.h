@@ -24,20 +24,13 @@
 		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
 		      { VFIO_DMA_MAP_GRANULE(0), "GRANULE" })
 
+/* An unmap in a batch has a flag of its own; a malformed one can have any. */
 #define type1v3_show_unmap_flags(flags)					\
 	__print_flags(flags, "|",					\
+		      { VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP, "ENTRY" },	\
 		      { VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, "DIRTY_BITMAP" }, \
 		      { VFIO_DMA_UNMAP_FLAG_ALL, "ALL" },		\
 		      { VFIO_DMA_UNMAP_FLAG_VADDR, "VADDR" })
-
-/* An unmap in a batch has other flags; a malformed one can have any. */
-#define type1v3_show_entry_flags(flags)					\
-	__print_flags(flags, "|",					\
-		      { VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP, "ENTRY" },	\
-		      { VFIO_DMA_MAP_FLAG_READ, "READ" },		\
-		      { VFIO_DMA_MAP_FLAG_WRITE, "WRITE" },		\
-		      { VFIO_DMA_MAP_FLAG_VADDR, "VADDR" },		\
-		      { VFIO_DMA_MAP_GRANULE(0), "GRANULE" })
 
 #define type1v3_show_batch_flags(flags)					\
 	__print_flags(flags, "|",					\
@@ -47,7 +40,10 @@
 	__print_flags(flags, "|",					\
 		      { VFIO_IOMMU_DIRTY_PAGES_FLAG_START, "START" },	\
 		      { VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP, "STOP" },	\
-		      { VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, "GET_BITMAP" })
+		      { VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP, "GET_BITMAP" },	\
+		      { VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED, "PINNED" },	\
+		      { VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE, "HARDWARE" },	\
+		      { VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR, "OR" })
 
 #define type1v3_show_prot(prot)						\
 	__print_flags(prot, "|",					\
@@ -93,8 +89,6 @@ TRACE_EVENT(type1v3_unmap,
 			   __entry->ret = ret;),
 	    TP_printk("id=%u iova=0x%llx size=0x%llx unmapped=0x%llx flags=%s ret=%d",
 		      __entry->id, __entry->iova, __entry->size, __entry->unmapped,
-		      __entry->flags & VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP ?
-		      type1v3_show_entry_flags(__entry->flags) :
 		      type1v3_show_unmap_flags(__entry->flags), __entry->ret)
 );
 
@@ -180,6 +174,25 @@ TRACE_EVENT(type1v3_owner,
 			   __entry->pinned = pinned;),
 	    TP_printk("id=%u from=%d to=%d pinned=%lu", __entry->id, __entry->from,
 		      __entry->to, __entry->pinned)
+);
+
+/*
+ * A container is entered in the ledger of its owner: pages that it holds, those of them
+ * that other holds are charged for, and pages that any container holds outside of it
+ */
+TRACE_EVENT(type1v3_ledger,
+	    TP_PROTO(u32 id, unsigned long held, unsigned long known, long alone),
+	    TP_ARGS(id, held, known, alone),
+	    TP_STRUCT__entry(__field(u32, id)
+			     __field(unsigned long, held)
+			     __field(unsigned long, known)
+			     __field(long, alone)),
+	    TP_fast_assign(__entry->id = id;
+			   __entry->held = held;
+			   __entry->known = known;
+			   __entry->alone = alone;),
+	    TP_printk("id=%u held=%lu known=%lu alone=%ld", __entry->id, __entry->held,
+		      __entry->known, __entry->alone)
 );
 
 DECLARE_EVENT_CLASS(type1v3_group,

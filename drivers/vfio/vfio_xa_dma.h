@@ -124,20 +124,16 @@ struct vfio_xa_dma_run {
 void vfio_xa_dma_init(struct vfio_xa_dma *store);
 void vfio_xa_dma_destroy(struct vfio_xa_dma *store);
 
-int vfio_xa_dma_insert(struct vfio_xa_dma *store, unsigned long first,
-		       unsigned long last, unsigned long word, gfp_t gfp);
-int vfio_xa_dma_insert_begin(struct vfio_xa_dma *store, unsigned long first,
-			     unsigned long last, unsigned long word, gfp_t gfp);
-void vfio_xa_dma_insert_end(struct vfio_xa_dma *store, unsigned long first,
-			    unsigned long last);
-int vfio_xa_dma_prepare(struct vfio_xa_dma *store, unsigned long first,
-			unsigned long last, gfp_t gfp);
-void vfio_xa_dma_prepare_nofail(struct vfio_xa_dma *store, unsigned long first,
-				unsigned long last);
-void vfio_xa_dma_insert_nofail(struct vfio_xa_dma *store, unsigned long first,
-			       unsigned long last, unsigned long word);
+int vfio_xa_dma_reserve(struct vfio_xa_dma *store, unsigned long first,
+			unsigned long last, unsigned long word, gfp_t gfp);
+void vfio_xa_dma_commit(struct vfio_xa_dma *store, unsigned long first,
+			unsigned long last);
+int vfio_xa_dma_cut(struct vfio_xa_dma *store, unsigned long first,
+		    unsigned long last, gfp_t gfp);
 void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 		       unsigned long last);
+unsigned long vfio_xa_dma_add(struct vfio_xa_dma *store, unsigned long index,
+			      unsigned long add, unsigned long unless);
 unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 			       unsigned long unless);
 void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
@@ -147,6 +143,33 @@ void vfio_xa_dma_change(struct vfio_xa_dma *store, unsigned long first,
 unsigned long vfio_xa_dma_load(struct vfio_xa_dma *store, unsigned long index);
 bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
 		      unsigned long last, struct vfio_xa_dma_run *run);
+bool vfio_xa_dma_next_piece(struct vfio_xa_dma *store, unsigned long first,
+			    unsigned long last, struct vfio_xa_dma_run *run);
+
+/**
+ * vfio_xa_dma_insert() - Store the word of a range of pages
+ * @store: the store
+ * @first: IOVA page number of the first page
+ * @last: IOVA page number of the last page, inclusive
+ * @word: what to store
+ * @gfp: how to allocate
+ *
+ * vfio_xa_dma_reserve() and vfio_xa_dma_commit() in one.
+ *
+ * Context: Caller holds the lock of the store. May sleep.
+ * Return: 0; -EEXIST or -ENOMEM as vfio_xa_dma_reserve().
+ */
+static inline int vfio_xa_dma_insert(struct vfio_xa_dma *store,
+				     unsigned long first, unsigned long last,
+				     unsigned long word, gfp_t gfp)
+{
+	int ret = vfio_xa_dma_reserve(store, first, last, word, gfp);
+
+	if (ret <= 0)
+		return ret;
+	vfio_xa_dma_commit(store, first, last);
+	return 0;
+}
 
 /**
  * struct vfio_xa_dma_stats - memory which a store takes, by kind
@@ -155,7 +178,7 @@ bool vfio_xa_dma_next(struct vfio_xa_dma *store, unsigned long first,
  * @arrays: number of arrays of runs
  * @array_bytes: bytes which they take
  *
- * Bytes are counted as vfio_xa_dma_footprint() does, and there are no others.
+ * Bytes are what the slab allocator spends, and there are no others.
  */
 struct vfio_xa_dma_stats {
 	unsigned long nodes;
@@ -166,8 +189,22 @@ struct vfio_xa_dma_stats {
 
 void vfio_xa_dma_get_stats(const struct vfio_xa_dma *store,
 			   struct vfio_xa_dma_stats *stats);
-size_t vfio_xa_dma_footprint(struct vfio_xa_dma *store);
 int vfio_xa_dma_validate(struct vfio_xa_dma *store);
+
+/**
+ * vfio_xa_dma_footprint() - Memory which a store takes
+ * @store: the store
+ *
+ * Context: Caller holds the lock of the store.
+ * Return: number of bytes beside @store itself.
+ */
+static inline size_t vfio_xa_dma_footprint(const struct vfio_xa_dma *store)
+{
+	struct vfio_xa_dma_stats stats;
+
+	vfio_xa_dma_get_stats(store, &stats);
+	return stats.node_bytes + stats.array_bytes;
+}
 
 /**
  * vfio_xa_dma_empty() - Is nothing mapped?

@@ -32,7 +32,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
-#include "../vfio_dma_core.h"
+#include "../vfio_dma_space.h"
 
 /* x86 names with 4 KiB pages: 4 KiB, 2 MiB, 1 GiB */
 #define MOCK_PMD_PAGES	BIT(9)
@@ -40,6 +40,16 @@
 
 /* Page frames that are no memory, for tests without pages to pin */
 #define MOCK_PFN	(BIT(39) >> PAGE_SHIFT)
+
+/*
+ * A WARN_ONCE() was met, and its message suppressed.  On x86 the trap knows whether it has
+ * been met before, elsewhere a variable in front of the trap, so that it counts only once.
+ */
+#ifdef HAVE_ARCH_BUG_FORMAT_ARGS
+#define MOCK_EXPECT_WARNED(test)	KUNIT_EXPECT_EQ(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1)
+#else
+#define MOCK_EXPECT_WARNED(test)	KUNIT_EXPECT_LE(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1)
+#endif
 
 /**
  * struct mock_kind - how a kind of IOMMU behaves
@@ -128,6 +138,8 @@ struct mock_leaf {
  * @enforced: it does
  * @msi_cookie: where interrupts are mapped, 0 is nowhere
  * @tracking: dirty bits are set
+ * @remembers: iova_to_phys() finds what is unmapped until that is synchronised, as an
+ *	IOMMU does that walks its own table
  * @busy: an IOVA page that a device writes to all the time, 0 is none
  * @munmap: a page of user memory to take away when dirty bits are read, 0 is none
  * @remap: the read after that one before which another page is there, 0 is none
@@ -155,6 +167,7 @@ struct mock_domain {
 	bool enforced;
 	dma_addr_t msi_cookie;
 	bool tracking;
+	bool remembers;
 	unsigned long busy;
 	unsigned long munmap;
 	unsigned int remap;
@@ -251,6 +264,15 @@ static void mock_check_gfp(gfp_t gfp)
 		mock_error("map with %pGg", &gfp);
 }
 
+/* What a map_pages() call returns that fails; -ENOMEM if 0 */
+static int mock_map_ret;
+
+/* Called by map_pages() and unmap_pages() if it is set */
+static void (*mock_look)(void);
+
+/* Called by iova_to_phys() if it is set */
+static void (*mock_look_up)(struct mock_domain *mock);
+
 static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 			  phys_addr_t paddr, size_t pgsize, size_t pgcount,
 			  int prot, gfp_t gfp, size_t *mapped)
@@ -266,6 +288,8 @@ static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 		fail = (mock->fail_map && !--mock->fail_map) || mock->no_memory;
 	mock->failed_map = fail && !mock->no_memory;
 	mock_check_gfp(gfp);
+	if (mock_look)
+		mock_look();
 	mock->nr_map++;
 	if (!(pgsize & domain->pgsize_bitmap) ||
 	    !IS_ALIGNED(iova | paddr, pgsize)) {
@@ -288,7 +312,7 @@ static int mock_map_pages(struct iommu_domain *domain, unsigned long iova,
 		paddr += npages << PAGE_SHIFT;
 		*mapped += npages << PAGE_SHIFT;
 	}
-	return fail ? -ENOMEM : 0;
+	return fail ? mock_map_ret ?: -ENOMEM : 0;
 }
 
 /* A device writes to a page.  Returns false if it cannot. */
@@ -328,6 +352,8 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 	size_t size;
 
 	mock_write_busy(mock);
+	if (mock_look)
+		mock_look();
 	if (mock->fail_unmap && !--mock->fail_unmap)
 		return 0;
 
@@ -449,9 +475,16 @@ static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 				     dma_addr_t iova)
 {
 	unsigned long index = iova >> PAGE_SHIFT;
-	struct mock_leaf *leaf = mock_leaf_at(to_mock(domain), index);
+	struct mock_domain *mock = to_mock(domain);
+	struct mock_leaf *leaf = mock_leaf_at(mock, index), *stale;
 
-	to_mock(domain)->nr_lookups++;
+	mock->nr_lookups++;
+	if (mock_look_up)
+		mock_look_up(mock);
+	if (!leaf && mock->remembers)
+		list_for_each_entry(stale, &mock->stale, stale)
+			if (stale->first <= index && index <= stale->last)
+				leaf = stale;
 	return leaf ? PFN_PHYS(leaf->pfn + index - leaf->first) +
 		      offset_in_page(iova) : 0;
 }

@@ -13,8 +13,8 @@
 /* The devices are platform devices: vfio_emulated.0, vfio_emulated.1, ... */
 #define VFIO_EMULATED_TEST_NAME		"vfio_emulated"
 
-/* Pages that one PIN may ask for: twice what VFIO takes at a time */
-#define VFIO_EMULATED_TEST_MAX_PIN	1024
+/* Pages that one PIN may ask for: twice what VFIO takes at a time, if they are of 16 KiB */
+#define VFIO_EMULATED_TEST_MAX_PIN	4096
 
 #define VFIO_EMULATED_TEST_MAX_RW	0x100000
 

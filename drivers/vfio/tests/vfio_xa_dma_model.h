@@ -338,7 +338,7 @@ static unsigned long model_word(struct model *m)
 		delta = -delta;
 	/* Too long to be the word of a single */
 	if ((b & 0x30) == 0x30)
-		delta += BIT(50);
+		delta += BIT(62 - PAGE_SHIFT);
 	return vfio_xa_dma_word(0, delta << PAGE_SHIFT, flags[b >> 6]);
 }
 
@@ -384,12 +384,12 @@ static int model_prepare(struct model *m, unsigned long first, unsigned long las
 	*done = true;
 	if (nofail) {
 		model_only_nofail(true);
-		vfio_xa_dma_prepare_nofail(&m->store, first, last);
+		vfio_xa_dma_cut(&m->store, first, last, GFP_KERNEL | __GFP_NOFAIL);
 		model_only_nofail(false);
 		return 0;
 	}
 	model_fail_nth(fail);
-	err = vfio_xa_dma_prepare(&m->store, first, last, GFP_KERNEL_ACCOUNT);
+	err = vfio_xa_dma_cut(&m->store, first, last, GFP_KERNEL_ACCOUNT);
 	failed = fail && !model_fail_left();
 	model_fail_nth(0);
 	*done = !err;
@@ -438,7 +438,7 @@ static int model_do_insert_begin(struct model *m, unsigned long first, unsigned 
 	if (m->nr > MODEL_SEGMENTS / 2)
 		return 0;
 	model_fail_nth(fail);
-	ret = vfio_xa_dma_insert_begin(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
+	ret = vfio_xa_dma_reserve(&m->store, first, last, word, GFP_KERNEL_ACCOUNT);
 	failed = fail && !model_fail_left();
 	model_fail_nth(0);
 	if (model_overlaps(m, first, last)) {
@@ -454,7 +454,7 @@ static int model_do_insert_begin(struct model *m, unsigned long first, unsigned 
 	if (!keep)
 		vfio_xa_dma_erase(&m->store, first, last);
 	else if (ret)
-		vfio_xa_dma_insert_end(&m->store, first, last);
+		vfio_xa_dma_commit(&m->store, first, last);
 	model_forbid(false);
 	if (!model_expect(!model_forbidden()))
 		return -EINVAL;
@@ -538,6 +538,30 @@ static int model_do_take(struct model *m, unsigned long index, unsigned long unl
 	return 0;
 }
 
+/* Likewise the word that the page had, of which a page more is then added or taken away. */
+static int model_do_add(struct model *m, unsigned long index, bool less, bool unless)
+{
+	unsigned long word = 0, got, add = BIT(VFIO_XA_DMA_FLAG_BITS);
+	unsigned int i = model_find(m, index);
+
+	if (i < m->nr && m->seg[i].first <= index)
+		word = m->seg[i].word;
+	/* A carry would make another word of it. */
+	if (word >> VFIO_XA_DMA_FLAG_BITS > BIT(40) || (less && word < add))
+		return 0;
+	if (less)
+		add = -add;
+	model_forbid(true);
+	got = vfio_xa_dma_add(&m->store, index, add, unless ? word : 0);
+	model_forbid(false);
+	if (!model_expect(!model_forbidden()) ||
+	    !model_expect(!got || (got == word && !unless)))
+		return -EINVAL;
+	if (got)
+		model_change(m, index, index, LONG_MAX, word + add);
+	return 0;
+}
+
 static int model_step_erase(struct model *m, unsigned int fail)
 {
 	unsigned long first, last;
@@ -574,7 +598,7 @@ static int model_step_erase_segments(struct model *m)
 			continue;
 		}
 		model_fail_nth(how & 4 ? 1 : 0);
-		vfio_xa_dma_prepare_nofail(&m->store, first, last);
+		vfio_xa_dma_cut(&m->store, first, last, GFP_KERNEL | __GFP_NOFAIL);
 		model_fail_nth(0);
 		err = model_commit_erase(m, first, last, how & 1);
 		if (err)
@@ -609,6 +633,8 @@ static int model_step_change(struct model *m, unsigned int fail)
 	if (model_is_held(m, first, last) || m->nr > MODEL_SEGMENTS / 2 ||
 	    m->nr_held == MODEL_HELD)
 		return 0;
+	if (how & 0x20)
+		return model_do_add(m, how & 4 ? first : last, how & 8, (how & 0xc0) == 0xc0);
 	err = model_prepare(m, first, last, fail, how & 0x10, &done);
 	if (err || !done)
 		return err;

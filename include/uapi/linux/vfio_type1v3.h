@@ -12,14 +12,39 @@
 #include <linux/types.h>
 #include <linux/vfio.h>
 
-/* The argument of VFIO_SET_IOMMU and VFIO_CHECK_EXTENSION */
+/**
+ * define VFIO_TYPE1v3_IOMMU - the number of the backend
+ *
+ * The argument of VFIO_SET_IOMMU and VFIO_CHECK_EXTENSION.  Kernels of ChromeOS have a
+ * backend with the same number that has nothing of what is declared here:
+ * %VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE tells which one it is.  Whether granules and batches
+ * as described here can be used, %VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE tells.
+ */
 #define VFIO_TYPE1v3_IOMMU		100001
+
+/**
+ * define VFIO_TYPE1v3_PT_IOMMU - the number of the backend without addresses
+ *
+ * As %VFIO_TYPE1v3_IOMMU, but no user address is recorded: which pages are mapped, the IO
+ * page table says.  Metadata takes a fraction of the memory; a call takes about as many
+ * instructions where pages are dense, and more where they are far apart.
+ *
+ * What needs addresses fails with EOPNOTSUPP: a group without an IOMMU (mediated and
+ * emulated devices) cannot be added, and VFIO_DMA_UNMAP_FLAG_VADDR and
+ * VFIO_DMA_MAP_FLAG_VADDR are refused; VFIO_CHECK_EXTENSION of VFIO_UPDATE_VADDR is 0.
+ * When the last group leaves, all is unmapped, as it is with the other.  Everything else
+ * is the same.
+ */
+#define VFIO_TYPE1v3_PT_IOMMU		100002
 
 /**
  * DOC: errno values of a type1v3 container
  *
  * They are those of type1v2 on the newest kernel.  A call that fails has
- * changed nothing, unless stated otherwise below.
+ * changed nothing, unless stated otherwise below.  VFIO_IOMMU_UNMAP_DMA writes
+ * size when it succeeds, and with EINTR and EIO; with any other errno size is as
+ * it was, and nothing is unmapped.  The one exception is EFAULT because the argument
+ * cannot be written to: then all was done, and size could not be told.
  *
  * - EINVAL: argsz too small, a flag that is not known or not allowed in this
  *   combination, size of zero, an address or size that is not a multiple of
@@ -30,19 +55,27 @@
  * - EFAULT: the argument cannot be read or written, or user memory to be
  *   mapped is not there or not writable where the device is to write
  * - ENOMEM: RLIMIT_MEMLOCK or the memory cgroup's limit is reached, or there
- *   is no memory, or a map without an IOMMU has more than 2^20 granules; not
- *   returned by VFIO_IOMMU_UNMAP_DMA, unless the dirty bits of an IOMMU are to be
- *   read
+ *   is no memory, or a map in a container without an IOMMU has more than 2^20
+ *   granules; VFIO_IOMMU_UNMAP_DMA: only with a dirty bitmap, if there is no memory
+ *   to read the dirty bits of an IOMMU with
  * - EPERM: VFIO_IOMMU_MAP_DMA: the container's mappings belong to another
  *   process (address space), or it is device memory and the module parameter
- *   disable_device_memory is set
- * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices
+ *   disable_device_memory is set; with VFIO_DMA_MAP_FLAG_VADDR: another process
+ *   updates, and a page of the container still has its address
+ * - EBUSY: VFIO_DMA_UNMAP_FLAG_VADDR in a container with emulated devices; a group
+ *   is attached while pages have no address, or while the choice
+ *   %VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE is in force and its IOMMU has no dirty bits;
+ *   VFIO_IOMMU_DIRTY_PAGES_FLAG_START: tracking is on with another choice
+ * - EOPNOTSUPP: VFIO_IOMMU_DIRTY_PAGES_FLAG_START: an IOMMU does not record what
+ *   is written to, and it was asked to; %VFIO_TYPE1v3_PT_IOMMU: what needs user addresses
  * - ENOENT: VFIO_DMA_MAP_FLAG_VADDR: nothing is mapped in the range
- * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container meanwhile
+ * - ENODEV: VFIO_IOMMU_MAP_DMA: the last group left the container during the call
  * - EINTR: a fatal signal; VFIO_IOMMU_UNMAP_DMA may have unmapped a part,
  *   which size tells
- * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed; size tells what is no
- *   longer mapped, which may be more than what was asked for
+ * - EIO: VFIO_IOMMU_UNMAP_DMA: the IOMMU driver failed.  At a cut, all of the superpage at
+ *   that end was unmapped, and the call ended; size tells how many bytes were unmapped,
+ *   which may be more than was asked for.  Elsewhere, devices may still reach the memory,
+ *   which is never freed; its IOVA may be mapped again
  * - ENOTTY: the ioctl is not known
  */
 
@@ -60,16 +93,39 @@
  *
  * The granule is kept when further groups are attached, when user addresses are
  * updated, and when what has been unmapped is mapped again with it.  A size that
- * no IOMMU has means the next smaller one.  EINVAL: @order is above the maximum;
- * the granule is smaller than the smallest IOMMU page; there is a granule together
- * with VFIO_DMA_MAP_FLAG_VADDR or on an unmap.
+ * no IOMMU has means the next smaller one, so a granule larger than any IOMMU page is
+ * harmless.  EINVAL: @order is above VFIO_DMA_MAP_GRANULE_ORDER_MAX; it is below the
+ * min_order of struct vfio_iommu_type1v3_info_cap_granule, that of the smallest IOMMU
+ * page; there is a granule together with VFIO_DMA_MAP_FLAG_VADDR or on an unmap.
  */
 #define VFIO_DMA_MAP_GRANULE(order)	((1U << 31) | ((__u32)(order) << 25))
+
+/**
+ * define VFIO_DMA_MAP_GRANULE_MASK - the bits of the flags that a granule takes
+ */
 #define VFIO_DMA_MAP_GRANULE_MASK	(0x7fU << 25)
+
+/**
+ * VFIO_DMA_MAP_GRANULE_ORDER() - The order of the granule in the flags of a map
+ * @flags: flags with a granule in them
+ */
 #define VFIO_DMA_MAP_GRANULE_ORDER(flags)	(((flags) >> 25) & 0x3f)
+
+/**
+ * define VFIO_DMA_MAP_GRANULE_ORDER_MAX - the largest order of a granule
+ *
+ * It is the same with every IOMMU, and what max_order of
+ * struct vfio_iommu_type1v3_info_cap_granule says.
+ */
 #define VFIO_DMA_MAP_GRANULE_ORDER_MAX	51
 
-/* The smallest granule: IOMMU pages of the size of the CPU's */
+/**
+ * define VFIO_DMA_MAP_FLAG_SMALL_PAGES - the granule of one CPU page
+ *
+ * IOMMU pages have the size of the CPU's.  It is EINVAL where the smallest IOMMU page is
+ * larger: min_order of struct vfio_iommu_type1v3_info_cap_granule is not 0 there, and
+ * VFIO_DMA_MAP_GRANULE(min_order) is the smallest granule.
+ */
 #define VFIO_DMA_MAP_FLAG_SMALL_PAGES	VFIO_DMA_MAP_GRANULE(0)
 
 /**
@@ -84,7 +140,8 @@
  * except for an unmap as those calls' errno values say.  Neighbouring entries of the
  * same kind are charged together, and unmapped with one synchronisation of the IOTLB;
  * those that also continue each other, in IOVA and for maps in user memory, cost
- * little more than one.
+ * little more than one.  An unmap while dirty tracking is on is done, and the dirty bits
+ * of its range are lost.
  *
  * The first entry that fails, be it malformed or not, ends the batch: those before it
  * are done, those after it are not tried.  With
@@ -100,7 +157,9 @@
  *   and ends the batch
  *
  * Return: the number of entries that have failed, 0 if all are done.  Entries with
- * -ECANCELED are not counted.  Without CONTINUE the number is 0 or 1.
+ * -ECANCELED are not counted.  Without CONTINUE the number is 0 or 1, but for -EIO:
+ * unmaps that continue each other may be one to the IOMMU driver that failed, and then
+ * each of them has it.
  *
  * -1 with one of these errno values means that no entry was tried, and no result is
  * set: EINVAL (argsz, flags, reserved field, number of entries), EFAULT (the argument
@@ -167,64 +226,146 @@ struct vfio_iommu_type1v3_batch {
 	__aligned_u64 entries;
 };
 
-/*
- * VFIO_IOMMU_GET_INFO capability: the size of the container.  It is there on
- * this backend and on no other.
+/**
+ * define VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE - capability: what a container holds
+ *
+ * Id of a capability of VFIO_IOMMU_GET_INFO, a struct
+ * vfio_iommu_type1v3_info_cap_usage.  It is there on this backend, since version 0.1, and
+ * on no other.
  */
 #define VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE	0x5433
 
 /**
  * struct vfio_iommu_type1v3_info_cap_usage - what a container holds
- * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE, version 1
+ * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_USAGE, version 2
  * @mapped_pages: pages of IOVA mapped, in units of the CPU's page size
- * @pinned_pages: pages charged as locked memory to the owner, same unit
+ * @pinned_pages: pages that the container holds pinned, same unit; a page that it holds
+ *	at several addresses counts as often
  * @store_bytes: kernel memory the mappings' metadata takes, IO page tables not
  *	included
+ * @charged_pages: since version 2: pages charged as locked memory to the owner, the
+ *	process that has mapped, for all of its containers together
+ * @alone_pages: since version 2: of the pages that those containers hold, the number
+ *	charged once for each time they are held, for want of memory
+ *
+ * The only container of a process is charged for @pinned_pages.  Several containers of
+ * one process are charged together, once for each page, however often they hold it;
+ * then @charged_pages is less than what they hold.  A page that is held more than 64
+ * times is charged again for each further 64.
  */
 struct vfio_iommu_type1v3_info_cap_usage {
 	struct vfio_info_cap_header header;
 	__aligned_u64 mapped_pages;
 	__aligned_u64 pinned_pages;
 	__aligned_u64 store_bytes;
+	__aligned_u64 charged_pages;
+	__aligned_u64 alone_pages;
 };
 
-/*
- * VFIO_IOMMU_GET_INFO capability: where the answer of VFIO_IOMMU_DIRTY_PAGES
- * comes from.  A program can choose to do without dirty tracking where all it
- * would hear is that everything is dirty.
+/**
+ * DOC: choices of VFIO_IOMMU_DIRTY_PAGES
+ *
+ * VFIO_IOMMU_DIRTY_PAGES_FLAG_START can be joined with one of
+ * %VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED and %VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE.
+ * Without either, the answer is that of type1, but for what IOMMUs record: see
+ * struct vfio_iommu_type1v3_info_cap_dirty.  A choice is in force until
+ * VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP, and VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP follows
+ * it as well.  START while tracking is on with the same choice changes nothing; with
+ * another one it is EBUSY.  STOP forgets all that is dirty, and succeeds also when
+ * tracking is off.
+ *
+ * VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP can be joined with
+ * %VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR.  Other combinations are EINVAL.  Without OR, and
+ * always for an unmap, the words of the range are overwritten.
+ */
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED - START: pins alone
+ *
+ * Pages count as dirty that devices have pinned, or written to with the kernel's help.
+ * What else devices write to through an IOMMU is not looked for: a program that makes
+ * this choice knows it from the devices themselves
+ * (VFIO_DEVICE_FEATURE_DMA_LOGGING_START), or has suspended them.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED	(1U << 16)
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE - START: pins, and what IOMMUs record
+ *
+ * EOPNOTSUPP if an IOMMU does not record, or fails to begin: nothing is tracked then.
+ * While the choice is in force, a group whose IOMMU does not record is refused with
+ * EBUSY when it is to join the container.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE	(1U << 17)
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR - GET_BITMAP: bits that are set stay set
+ *
+ * What other trackers have reported in the bitmap stays.  Nobody else may write to the
+ * bitmap during the call.  Bits of pages that are not mapped, and bits behind the end of
+ * the range, are left alone.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR	(1U << 18)
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY - capability: how dirty pages become known
+ *
+ * Id of a capability of VFIO_IOMMU_GET_INFO, a struct
+ * vfio_iommu_type1v3_info_cap_dirty: where the answer of VFIO_IOMMU_DIRTY_PAGES comes
+ * from.  A program can choose to do without dirty tracking where all it would hear is
+ * that everything is dirty.
  */
 #define VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY	0x5434
 
 /**
  * struct vfio_iommu_type1v3_info_cap_dirty - how dirty pages become known
- * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY, version 1
- * @source: one of VFIO_IOMMU_TYPE1V3_DIRTY_*
- * @__reserved: 0
+ * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY, version 2
+ * @source: one of VFIO_IOMMU_TYPE1V3_DIRTY_PINNED, _ALL and _HARDWARE
+ * @flags: since version 2: the flags VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_* that can be used,
+ *	whether tracking is on or not: _PINNED and _OR always, _HARDWARE if every IOMMU of
+ *	the groups that there are has dirty bits (START can still fail with EOPNOTSUPP if
+ *	one fails to begin).  In version 1 it was 0, and no flag was known
  *
- * VFIO_IOMMU_TYPE1V3_DIRTY_PINNED: every device reaches memory by pinning pages
- * or by copying; those pages are reported.
- *
- * VFIO_IOMMU_TYPE1V3_DIRTY_ALL: a device writes to memory unseen; every mapped
- * page is reported, each time.
- *
- * VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE: the IOMMUs record what the devices write to
- * that do not pin; of a superpage, all pages are reported if one has been
- * written to, and a superpage that an unmap divides is reported once.
- *
- * Groups that come and go change it, and VFIO_IOMMU_DIRTY_PAGES_FLAG_START does
- * if an IOMMU then fails to record: it becomes VFIO_IOMMU_TYPE1V3_DIRTY_ALL.
+ * Groups that come and go change the source, and VFIO_IOMMU_DIRTY_PAGES_FLAG_START does
+ * if an IOMMU then fails to record: it becomes %VFIO_IOMMU_TYPE1V3_DIRTY_ALL.  While a
+ * choice is in force, that is what @source says.
  */
 struct vfio_iommu_type1v3_info_cap_dirty {
 	struct vfio_info_cap_header header;
 	__u32 source;
-#define VFIO_IOMMU_TYPE1V3_DIRTY_PINNED		0
-#define VFIO_IOMMU_TYPE1V3_DIRTY_ALL		1
-#define VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE	2
-	__u32 __reserved;
+	__u32 flags;
 };
 
-/*
- * VFIO_IOMMU_GET_INFO capability: VFIO_DMA_MAP_GRANULE() is accepted.
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_PINNED - source: pages that devices pin
+ *
+ * Every device reaches memory by pinning pages or by copying.  Those pages are
+ * reported.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_PINNED		0
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_ALL - source: none
+ *
+ * A device writes to memory unseen.  Every mapped page is reported, each time.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_ALL		1
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE - source: the IOMMUs
+ *
+ * The IOMMUs record what the devices write to that do not pin.  If a part of a
+ * superpage was written to, all of its pages are reported.  A superpage that an unmap
+ * divides is reported once.
+ */
+#define VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE	2
+
+/**
+ * define VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE - capability: granules
+ *
+ * Id of a capability of VFIO_IOMMU_GET_INFO, a struct
+ * vfio_iommu_type1v3_info_cap_granule: VFIO_DMA_MAP_GRANULE() is accepted, and
+ * VFIO_IOMMU_TYPE1V3_BATCH as it is described here (since version 0.2).
  */
 #define VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE	0x5435
 
@@ -232,7 +373,7 @@ struct vfio_iommu_type1v3_info_cap_dirty {
  * struct vfio_iommu_type1v3_info_cap_granule - granules that a map can ask for
  * @header: id VFIO_IOMMU_TYPE1V3_INFO_CAP_GRANULE, version 1
  * @min_order: the smallest, that of the smallest IOMMU page
- * @max_order: the largest
+ * @max_order: the largest, VFIO_DMA_MAP_GRANULE_ORDER_MAX
  */
 struct vfio_iommu_type1v3_info_cap_granule {
 	struct vfio_info_cap_header header;

@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Containers of one address space
+ *
+ * Each container that has an owner is in a table by the owner's address space.  The only
+ * container of an address space has no ledger, and is charged for all that it holds.
+ * When another one gets the same owner, both get a ledger.  The holds of the first one are
+ * entered then, before the other one maps: with the mutex of the first, and without that
+ * of the other, so that no two containers wait for each other.
+ *
+ * A container that could not be entered, because the caller was killed or because there
+ * was no memory for a ledger, is charged on its own for what it holds, as it was before.
+ * The next container that comes tries again.  After a failure halfway, the remaining
+ * holds are alone in the ledger.
+ *
+ * The ledger goes with the last container of the address space that has it.
+ */
+
+#include <linux/hash.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+
+#include "vfio_dma_account.h"
+#include "vfio_dma_cut.h"
+#include "vfio_dma_extpin.h"
+#include "vfio_dma_ledger.h"
+#include "vfio_dma_map.h"
+#include "vfio_type1v3_trace.h"
+
+#define MEMBER_BITS	6
+
+/* Containers that have an owner, by its address space */
+static struct hlist_head members[BIT(MEMBER_BITS)];
+static DEFINE_MUTEX(members_lock);
+
+static struct hlist_head *members_of(const struct mm_struct *mm)
+{
+	return &members[hash_ptr(mm, MEMBER_BITS)];
+}
+
+/* The first member of an address space, or the one after @last */
+static struct vfio_dma_member *next_member(const struct mm_struct *mm,
+					   struct vfio_dma_member *last)
+{
+	struct vfio_dma_member *other;
+	struct hlist_node *node;
+
+	lockdep_assert_held(&members_lock);
+
+	node = last ? last->next.next : members_of(mm)->first;
+	for (; node; node = node->next) {
+		other = hlist_entry(node, struct vfio_dma_member, next);
+		if (other->mm == mm)
+			return other;
+	}
+	return NULL;
+}
+
+/* The ledger that members of an address space have */
+static struct vfio_dma_ledger *find_ledger(const struct mm_struct *mm)
+{
+	struct vfio_dma_member *other;
+
+	lockdep_assert_held(&members_lock);
+
+	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
+		if (other->ledger)
+			return other->ledger;
+	return NULL;
+}
+
+/*
+ * Give all members of an address space a ledger, and add @member unless that is %NULL.
+ * Returns the ledger with a reference; %NULL if there is no other member, or no memory.
+ * @others is set to their being there.
+ */
+static struct vfio_dma_ledger *get_ledger(const struct mm_struct *mm,
+					  struct vfio_dma_member *member,
+					  bool *others)
+{
+	struct vfio_dma_ledger *ledger, *spare = NULL;
+	struct vfio_dma_member *other;
+
+	mutex_lock(&members_lock);
+	if (next_member(mm, NULL) && !find_ledger(mm)) {
+		/* Memory can take long, and the table is everybody's. */
+		mutex_unlock(&members_lock);
+		spare = vfio_dma_ledger_alloc();
+		mutex_lock(&members_lock);
+	}
+	*others = next_member(mm, NULL);
+	ledger = *others ? find_ledger(mm) ?: spare : NULL;
+	for (other = next_member(mm, NULL); ledger && other; other = next_member(mm, other)) {
+		if (other->ledger)
+			continue;
+		refcount_inc(&ledger->refs);
+		other->ledger = ledger;
+	}
+	if (ledger && ledger != spare)
+		refcount_inc(&ledger->refs);
+	if (member) {
+		member->mm = mm;
+		member->ledger = ledger;
+		member->entered = ledger;
+		hlist_add_head(&member->next, members_of(mm));
+	}
+	mutex_unlock(&members_lock);
+	if (spare != ledger)
+		vfio_dma_ledger_put(spare);
+	return ledger;
+}
+
+/* Is there a container in the ledger, what it holds yet to be entered? */
+static bool others_missing(const struct vfio_dma_ledger *ledger,
+			   const struct mm_struct *mm)
+{
+	struct vfio_dma_member *other;
+
+	guard(mutex)(&members_lock);
+	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
+		if (other->ledger == ledger && !other->entered)
+			return true;
+	return false;
+}
+
+/**
+ * vfio_dma_join() - a container has got an owner
+ * @container: the container, which holds nothing
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex.
+ * Return: 0; 1 if what other containers hold has yet to be entered.
+ */
+int vfio_dma_join(struct vfio_dma_container *container)
+{
+	struct mm_struct *mm = container->owner.mm;
+	struct vfio_dma_ledger *ledger;
+	bool others;
+
+	lockdep_assert_held(&container->lock);
+
+	container->member.container = container;
+	ledger = get_ledger(mm, &container->member, &others);
+	if (!ledger) {
+		if (others)
+			trace_type1v3_error(container->id, "ledger", -ENOMEM);
+		return 0;
+	}
+	/* Nothing is charged, so there is nothing to count. */
+	WRITE_ONCE(container->owner.ledger, ledger);
+	return others_missing(ledger, mm);
+}
+
+/* Returns the ledger of a member that is one no longer, with its reference. */
+static struct vfio_dma_ledger *remove_member(struct vfio_dma_member *member)
+{
+	struct vfio_dma_ledger *ledger;
+
+	guard(mutex)(&members_lock);
+	hlist_del_init(&member->next);
+	ledger = member->ledger;
+	member->ledger = NULL;
+	member->entered = false;
+	return ledger;
+}
+
+/**
+ * vfio_dma_quit() - a container is about to lose its owner
+ * @container: the container, which holds nothing; it may have no owner
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex, or nobody else
+ * knows the container.
+ */
+void vfio_dma_quit(struct vfio_dma_container *container)
+{
+	struct vfio_dma_ledger *ledger;
+
+	/* Neighbours in the table may change, but not whether it is there. */
+	if (hlist_unhashed_lockless(&container->member.next))
+		return;
+	ledger = remove_member(&container->member);
+	container->owner.ledger = NULL;
+	vfio_dma_ledger_put(ledger);
+}
+
+/**
+ * struct holder - what is done with each extent that a container holds
+ * @act: does it; anything but 0 ends the walk, and is returned.  %NULL: pages are counted
+ * @ledger: for which it is done
+ * @owner: who is charged for it
+ * @known: pages that need no charge
+ * @npages: pages so far
+ * @last: pages after which the walk ends, and returns 1
+ */
+struct holder {
+	int (*act)(struct holder *holder, unsigned long pfn,
+		   unsigned long npages);
+	struct vfio_dma_ledger *ledger;
+	struct vfio_dma_owner *owner;
+	unsigned long known;
+	unsigned long npages;
+	unsigned long last;
+};
+
+static int hold(struct holder *holder, unsigned long pfn, unsigned long npages)
+{
+	int ret;
+
+	if (holder->npages == holder->last)
+		return 1;
+	npages = min(npages, holder->last - holder->npages);
+	ret = holder->act(holder, pfn, npages);
+	if (!ret)
+		holder->npages += npages;
+	cond_resched();
+	return ret;
+}
+
+/* Extents in IO page tables, of the runs of a range */
+static int hold_range(struct vfio_dma_container *container,
+		      unsigned long first, unsigned long last, bool pending,
+		      struct holder *holder)
+{
+	struct vfio_dma_domain *domain = vfio_dma_space_first(&container->space);
+	struct vfio_dma_extent extent;
+	struct vfio_xa_dma_run run;
+	unsigned long index;
+	int ret;
+
+	lockdep_assert_held(&container->lock);
+
+	vfio_dma_record_for_each(&container->record, &run, first, last) {
+		if (!!(run.word & VFIO_XA_DMA_PENDING) != pending ||
+		    run.word & VFIO_XA_DMA_PFNMAP)
+			continue;
+		if (!holder->act) {
+			holder->npages += vfio_dma_run_pages(&run);
+			cond_resched();
+			continue;
+		}
+		for (index = run.first; index <= run.last; index += extent.npages) {
+			if (WARN_ON_ONCE(!vfio_dma_domain_lookup(domain,
+								 vfio_dma_iova(index),
+								 run.last - index + 1,
+								 run.word & VFIO_XA_DMA_CONTIG,
+								 &extent)))
+				break;
+			ret = hold(holder, extent.pfn, extent.npages);
+			if (ret)
+				return ret;
+		}
+	}
+	return 0;
+}
+
+/* All that a container holds: each time the same extents in the same order */
+static int hold_all(struct vfio_dma_container *container, struct holder *holder)
+{
+	struct vfio_dma_flight *flight;
+	struct vfio_xa_dma_run run;
+	unsigned long index;
+	int ret = 0;
+
+	lockdep_assert_held(&container->lock);
+
+	vfio_dma_for_each_run(&container->extpins, &run, 0, VFIO_XA_DMA_LAST_INDEX) {
+		if (!(run.word & VFIO_DMA_EXTPIN_CHARGED))
+			continue;
+		if (!holder->act) {
+			holder->npages += vfio_dma_run_pages(&run);
+			cond_resched();
+			continue;
+		}
+		for (index = run.first; index <= run.last; index++) {
+			ret = hold(holder, vfio_dma_extpin_pfn(run.word), 1);
+			if (ret)
+				return ret;
+		}
+	}
+	if (!vfio_dma_has_domain(container))
+		return 0;
+
+	ret = hold_range(container, 0, VFIO_XA_DMA_LAST_INDEX, false, holder);
+	list_for_each_entry(flight, &container->flights, next) {
+		if (ret)
+			break;
+		if (flight->placed)
+			ret = hold_range(container, flight->map->first,
+					 flight->map->first + flight->placed - 1,
+					 true, holder);
+	}
+	return ret;
+}
+
+static int enter_extent(struct holder *holder, unsigned long pfn,
+			unsigned long npages)
+{
+	struct vfio_dma_ledger *ledger = holder->ledger;
+	unsigned long charge;
+	long alone;
+
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	mutex_lock(&ledger->lock);
+	alone = ledger->alone;
+	charge = vfio_dma_ledger_enter(ledger, pfn, npages);
+	/* Without memory this is the last extent. */
+	if (unlikely(ledger->alone != alone))
+		holder->last = holder->npages + npages;
+	mutex_unlock(&ledger->lock);
+	holder->known += npages - charge;
+	return 0;
+}
+
+static int leave_extent(struct holder *holder, unsigned long pfn,
+			unsigned long npages)
+{
+	holder->known += npages - __vfio_dma_unhold(holder->ledger, pfn, npages);
+	return 0;
+}
+
+/* Enter all that a container holds in the ledger of its address space. */
+static void enter_container(struct vfio_dma_container *container,
+			    struct vfio_dma_ledger *ledger)
+{
+	struct holder holder = {
+		.act = enter_extent,
+		.ledger = ledger,
+		.last = ULONG_MAX,
+	};
+	struct holder all = {};
+
+	lockdep_assert_held(&container->lock);
+
+	/* The owner may have changed, or another call been faster. */
+	mutex_lock(&members_lock);
+	if (container->member.ledger != ledger || container->member.entered) {
+		mutex_unlock(&members_lock);
+		return;
+	}
+	mutex_unlock(&members_lock);
+
+	vfio_dma_owner_set_ledger(&container->owner, ledger);
+	if (hold_all(container, &holder)) {
+		/* The rest is charged for each hold. */
+		hold_all(container, &all);
+		mutex_lock(&ledger->lock);
+		WRITE_ONCE(ledger->alone,
+			   ledger->alone + all.npages - holder.npages);
+		mutex_unlock(&ledger->lock);
+	}
+	vfio_dma_give_back(&container->owner, 0, holder.known);
+	/* Containers that join meanwhile wait; @activation excludes a second entry. */
+	mutex_lock(&members_lock);
+	container->member.entered = true;
+	mutex_unlock(&members_lock);
+	trace_type1v3_ledger(container->id, holder.npages, holder.known,
+			     READ_ONCE(ledger->alone));
+}
+
+/* A container that is not entered, for vfio_dma_container_put() */
+static struct vfio_dma_container *get_missing(const struct vfio_dma_ledger *ledger,
+					      const struct mm_struct *mm)
+{
+	struct vfio_dma_member *other;
+
+	guard(mutex)(&members_lock);
+	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
+		if (other->ledger == ledger && !other->entered &&
+		    refcount_inc_not_zero(&other->container->users))
+			return other->container;
+	return NULL;
+}
+
+/* Enter what all containers of the calling process hold. */
+static void activate(struct vfio_dma_ledger *ledger)
+{
+	struct vfio_dma_container *other;
+	int ret;
+
+	if (mutex_lock_killable(&ledger->activation))
+		return;
+	while ((other = get_missing(ledger, current->mm))) {
+		ret = mutex_lock_killable(&other->lock);
+		if (!ret) {
+			enter_container(other, ledger);
+			mutex_unlock(&other->lock);
+		}
+		vfio_dma_container_put(other);
+		if (ret)
+			break;
+	}
+	mutex_unlock(&ledger->activation);
+}
+
+/**
+ * vfio_dma_enter_others_drops_lock() - enter what other containers hold
+ * @container: a container that the calling process has just become the owner of
+ *
+ * If the caller is killed meanwhile they are charged on their own.
+ *
+ * Context: Process context, may sleep.  Called with the container's mutex held, returns
+ * with it held; it is dropped in between.
+ */
+void vfio_dma_enter_others_drops_lock(struct vfio_dma_container *container)
+{
+	lockdep_assert_held(&container->lock);
+
+	/* The owner, and the ledger with it, stay until that is undone. */
+	container->pinning++;
+	mutex_unlock(&container->lock);
+	activate(container->owner.ledger);
+	mutex_lock(&container->lock);
+	container->pinning--;
+}
+
+/**
+ * vfio_dma_prepare_move_drops_lock() - another process may take a container over
+ * @container: a container with another owner
+ *
+ * Holds of the calling process's other containers are entered in a ledger.
+ *
+ * Context: Process context, may sleep.  Called with the container's mutex held, returns
+ * with it held; it is dropped in between.
+ */
+void vfio_dma_prepare_move_drops_lock(struct vfio_dma_container *container)
+{
+	struct vfio_dma_ledger *ledger;
+	bool others;
+
+	lockdep_assert_held(&container->lock);
+
+	ledger = get_ledger(current->mm, NULL, &others);
+	if (!ledger)
+		return;
+	mutex_unlock(&container->lock);
+	activate(ledger);
+	vfio_dma_ledger_put(ledger);
+	mutex_lock(&container->lock);
+}
+
+/**
+ * vfio_dma_counted_alone() - is a container charged on its own beside others?
+ * @container: the container
+ *
+ * There was no memory for a ledger, or the call was killed that was to enter it.
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex.
+ * Return: true if another container has the same owner, and nothing of this one is in a
+ * ledger.
+ */
+bool vfio_dma_counted_alone(struct vfio_dma_container *container)
+{
+	const struct vfio_dma_member *member = &container->member;
+	struct vfio_dma_member *other;
+
+	lockdep_assert_held(&container->lock);
+
+	if (hlist_unhashed_lockless(&member->next))
+		return false;
+	guard(mutex)(&members_lock);
+	for (other = next_member(member->mm, NULL); other;
+	     other = next_member(member->mm, other))
+		if (other != member)
+			return !member->entered;
+	return false;
+}
+
+/*
+ * Enter pages that are pinned already for a new owner, and charge for those that its
+ * other containers do not hold.  Towards the limit, fewer pages are charged at a time; at
+ * last a single one, and a known page needs no charge.
+ */
+static int take_extent(struct holder *holder, unsigned long pfn,
+		       unsigned long npages)
+{
+	struct vfio_dma_owner *owner = holder->owner;
+	unsigned long done = 0, step = npages;
+	int ret = 0;
+	bool known;
+
+	while (done < npages) {
+		cond_resched();
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		/* The size that the limit allowed last is a good guess. */
+		step = min(step, npages - done);
+		ret = vfio_dma_charge(owner, step);
+		if (ret == -ENOMEM && step > 1) {
+			step /= 2;
+			continue;
+		}
+		if (!ret) {
+			vfio_dma_give_back(owner, 0, step -
+					   vfio_dma_hold(owner, pfn + done, step));
+			done += step;
+			step *= 2;
+			continue;
+		}
+		known = false;
+		if (ret == -ENOMEM && owner->ledger) {
+			mutex_lock(&owner->ledger->lock);
+			known = vfio_dma_ledger_reserve(owner->ledger, pfn + done);
+			mutex_unlock(&owner->ledger->lock);
+		}
+		if (!known)
+			break;
+		vfio_dma_give_back(owner, -1, 0);
+		done++;
+		ret = 0;
+	}
+	/* The walk has counted none of the extent yet. */
+	if (ret && done)
+		vfio_dma_give_back(owner, done,
+				   vfio_dma_unhold(owner, pfn, done));
+	return ret;
+}
+
+/* Take all that a container holds away from one of two owners. */
+static void leave_all(struct vfio_dma_container *container,
+		      struct vfio_dma_owner *owner, unsigned long npages)
+{
+	struct holder holder = {
+		.act = leave_extent,
+		.ledger = owner->ledger,
+		.last = npages,
+	};
+
+	lockdep_assert_held(&container->lock);
+
+	if (owner->ledger)
+		hold_all(container, &holder);
+	vfio_dma_give_back(owner, npages, npages - holder.known);
+}
+
+/**
+ * vfio_dma_move() - let the calling process take the mappings over
+ * @container: the container
+ *
+ * All that is charged moves: first it is charged to the new owner, so that a failure
+ * changes nothing.  Pages that other containers of the new owner hold are not charged
+ * again if vfio_dma_prepare_move_drops_lock() has entered it.
+ *
+ * Context: Process context with an address space, may sleep.  Caller holds the
+ * container's mutex, and has no pinning in progress.
+ * Return: 0; -ENOMEM if the new owner's RLIMIT_MEMLOCK does not allow it; -EINTR on a
+ * fatal signal.
+ */
+int vfio_dma_move(struct vfio_dma_container *container)
+{
+	struct vfio_dma_member member = { .container = container };
+	unsigned long npages = container->owner.npages;
+	struct vfio_dma_ledger *ledger;
+	struct vfio_dma_owner new;
+	struct holder holder = {
+		.act = take_extent,
+		.owner = &new,
+		.last = ULONG_MAX,
+	};
+	bool others;
+	int ret;
+
+	lockdep_assert_held(&container->lock);
+
+	vfio_dma_owner_set(&new);
+	/* From here on, whoever comes is in the same ledger, or gives one to all. */
+	ledger = get_ledger(new.mm, &member, &others);
+	new.ledger = ledger;
+	if (ledger)
+		ret = hold_all(container, &holder);
+	else
+		ret = vfio_dma_charge(&new, npages);
+	if (ret) {
+		leave_all(container, &new, holder.npages);
+		vfio_dma_owner_clear(&new);
+		vfio_dma_ledger_put(remove_member(&member));
+		return ret;
+	}
+
+	leave_all(container, &container->owner, npages);
+	vfio_dma_quit(container);
+	vfio_dma_owner_clear(&container->owner);
+	container->owner = new;
+	mutex_lock(&members_lock);
+	/* A ledger that came meanwhile has nothing of it: whoever made that waits for us. */
+	hlist_del(&member.next);
+	container->member = member;
+	hlist_add_head(&container->member.next, members_of(new.mm));
+	mutex_unlock(&members_lock);
+	return 0;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Whose memory is mapped, and what of it is charged; see vfio_dma_owner.c. */
+#ifndef _VFIO_DMA_OWNER_H
+#define _VFIO_DMA_OWNER_H
+
+#include <linux/gfp.h>
+#include <linux/slab.h>
+#include <linux/types.h>
+
+struct mm_struct;
+struct task_struct;
+struct vfio_dma_ledger;
+
+/*
+ * How memory is allocated where a failure can be told to user space: charged to
+ * the memory cgroup, whose limit is an error then, and not a reason to kill.
+ */
+#define VFIO_DMA_GFP	(GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
+/*
+ * And where it cannot be told, as in an unmap.  With __GFP_HIGH the memory cgroup is
+ * charged beyond its limit, once reclaim has not helped.  __GFP_NOFAIL would have a
+ * process of it killed first, so what fails even so is not charged.
+ */
+#define VFIO_DMA_GFP_OVER_LIMIT	(VFIO_DMA_GFP | __GFP_HIGH)
+#define VFIO_DMA_GFP_LAST	(GFP_KERNEL | __GFP_NOFAIL)
+
+static inline void *vfio_dma_kmalloc_nofail(size_t size)
+{
+	return kmalloc(size, VFIO_DMA_GFP_OVER_LIMIT) ?:
+	       kmalloc(size, VFIO_DMA_GFP_LAST);
+}
+
+/**
+ * struct vfio_dma_owner - the one address space whose memory is mapped
+ * @mm: address space (mmgrab()ed), %NULL while nobody owns the mappings
+ * @task: its thread group leader, whose RLIMIT_MEMLOCK applies
+ * @lock_cap: it had CAP_IPC_LOCK when that was asked last: a hint that it does not
+ *	meet the limit
+ * @npages: pages that it holds or is about to, of which each hold counts; without a
+ *	ledger they are all charged to @mm's locked_vm
+ * @ledger: where pages are entered that other containers may hold as well; %NULL for
+ *	the only container of @mm, whose pages are charged for each hold
+ *
+ * @mm and @task change under the container's mutex, while no mapping exists or is
+ * being made, or with all of them when the owner changes; @lock_cap and @npages
+ * change under @mm's mmap_lock held for writing; @ledger is set under both, and stays
+ * as long as @mm does.
+ */
+struct vfio_dma_owner {
+	struct mm_struct *mm;
+	struct task_struct *task;
+	bool lock_cap;
+	unsigned long npages;
+	struct vfio_dma_ledger *ledger;
+};
+
+void vfio_dma_owner_set(struct vfio_dma_owner *owner);
+void vfio_dma_owner_clear(struct vfio_dma_owner *owner);
+int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages);
+void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages);
+void vfio_dma_give_back(struct vfio_dma_owner *owner, long held, long charged);
+void vfio_dma_owner_set_ledger(struct vfio_dma_owner *owner,
+			       struct vfio_dma_ledger *ledger);
+void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
+			  unsigned long charged);
+void vfio_dma_leak(struct vfio_dma_owner *owner, unsigned long npages,
+		   unsigned long charged);
+
+unsigned long __vfio_dma_hold(struct vfio_dma_ledger *ledger, unsigned long pfn,
+			      unsigned long npages);
+unsigned long __vfio_dma_unhold(struct vfio_dma_ledger *ledger,
+				unsigned long pfn, unsigned long npages);
+
+/**
+ * vfio_dma_hold() - enter pinned pages in the owner's ledger, if it has one
+ * @owner: owner of the mappings
+ * @pfn: first page frame
+ * @npages: number of pages, not 0
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex.
+ * Return: number of pages that have to be charged.
+ */
+static inline unsigned long vfio_dma_hold(const struct vfio_dma_owner *owner,
+					  unsigned long pfn,
+					  unsigned long npages)
+{
+	if (likely(!owner->ledger))
+		return npages;
+	return __vfio_dma_hold(owner->ledger, pfn, npages);
+}
+
+/**
+ * vfio_dma_unhold() - take pages out of the owner's ledger, if it has one
+ * @owner: owner of the mappings
+ * @pfn: first page frame
+ * @npages: number of pages, not 0
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex, and unpins
+ * the pages afterwards.
+ * Return: number of pages that are charged no longer once they are unpinned.
+ */
+static inline unsigned long vfio_dma_unhold(const struct vfio_dma_owner *owner,
+					    unsigned long pfn,
+					    unsigned long npages)
+{
+	if (likely(!owner->ledger))
+		return npages;
+	return __vfio_dma_unhold(owner->ledger, pfn, npages);
+}
+
+#endif /* _VFIO_DMA_OWNER_H */
