@@ -11,6 +11,8 @@
 #   TYPE1V3_MODDIR  directory with the modules; without it modprobe finds them
 #   TYPE1V3_BINDIR  directory with the tests; without it this script's own
 #   TYPE1V3_TOP     the program type1v3-top; without it, where a kernel tree has it
+#   TYPE1V3_SHORT   not empty: leave out what takes its time and depends on the second
+#                   record, but neither on the kernel nor on the IOMMU
 #
 # Devices wanted: three NVMe controllers, and an ivshmem-plain for memory behind
 # a BAR, each in a group of its own; and an edu device that no IOMMU is in front
@@ -22,7 +24,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 bindir=${TYPE1V3_BINDIR:-$here}
 tests=("$@")
-[ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_many_test
+[ $# -gt 0 ] || tests=(type1v3_uapi_test type1v3_limits_test type1v3_memlock_test type1v3_many_test
 	type1v3_dma_test type1v3_cut_test type1v3_batch_test type1v3_emulated_test
 	type1v3_dirty_test type1v3_vaddr_test type1v3_trace_test type1v3_compare_test
 	type1v3_stream_test type1v3_race_test)
@@ -32,6 +34,13 @@ excluded=()
 if [ -e /proc/lockdep ] || [ -e /sys/kernel/debug/kcsan ]; then
 	for kind in '' _small _thp _huge_2m _huge_1g _shared; do
 		excluded+=(-V "type1v2$kind")
+	done
+fi
+
+short=()
+if [ -n "${TYPE1V3_SHORT:-}" ]; then
+	for variant in physical_pt last_group_pt pt {,pt_}{alternating,regions,aliases}; do
+		short+=(-V "$variant")
 	done
 fi
 
@@ -54,12 +63,18 @@ load vfio_iommu_type1
 [ -d /sys/module/vfio_iommu_type1v3 ] || load vfio_dma
 load vfio_iommu_type1v3
 load vfio_emulated_test
+load vfio_mock_iommu
 # where the processor and the kernel have it
 modprobe -qa kvm_intel kvm_amd
 
-# only VT-d and AMD's IOMMU remap interrupts
+# VT-d remaps interrupts; AMD's IOMMU may not, as the others
 case $(echo /sys/class/iommu/*) in
-*/dmar* | */ivhd*) ;;
+*/dmar*)
+	# mock IOMMUs are the same behind any other: once is enough
+	[ $# -gt 0 ] || tests+=(type1v3_mock_test type1v3_fault_test type1v3_trackers_test
+		'type1v3_fuzz --mock --ops 2000'
+		'type1v3_on_mock three-dirty,calls type1v3_race_test -f held')
+	;;
 *)
 	for module in vfio_iommu_type1 vfio_iommu_type1v3; do
 		echo Y >"/sys/module/$module/parameters/allow_unsafe_interrupts" ||
@@ -98,10 +113,11 @@ for bdf in "${nvme[@]}" ${TYPE1V3_BAR:-}; do
 	bind "$bdf"
 done
 
-# 2 MiB pages can be had at run time, one of 1 GiB hardly: see hugepages= on the
+# pages of a PMD can be had at run time, one of 1 GiB hardly: see hugepages= on the
 # kernel's command line
-pages=/sys/kernel/mm/hugepages
-[ ! -d $pages/hugepages-2048kB ] || echo 16 >$pages/hugepages-2048kB/nr_hugepages
+pmd_size=$(cat /sys/kernel/mm/transparent_hugepage/hpage_pmd_size)
+pages=/sys/kernel/mm/hugepages/hugepages-$((pmd_size >> 10))kB
+[ ! -d "$pages" ] || echo 16 >"$pages/nr_hugepages"
 
 top=$here/../../../vfio/type1v3-top
 [ -n "${TYPE1V3_TOP:-}" ] || [ ! -x "$top" ] || export TYPE1V3_TOP=$top
@@ -125,8 +141,14 @@ for test in "${tests[@]}"; do
 	dir=$bindir options=()
 	case ${words[0]} in
 	*.sh) dir=$here ;;
-	*_test) options=("${excluded[@]}") ;;
+	*_test) options=("${excluded[@]}" "${short[@]}") ;;
 	esac
+	if [ "${words[0]}" = type1v3_mock_test ] && [ ${#short[@]} != 0 ]; then
+		for variant in $("$dir/type1v3_mock_test" -l |
+				 grep -o '\btype1v3_pt[a-z0-9_]*' | sort -u); do
+			options+=(-V "$variant")
+		done
+	fi
 	# in front, because the first option that fits a case counts
 	plan=
 	"$dir/${words[0]}" "${options[@]}" "${words[@]:1}" | while_running

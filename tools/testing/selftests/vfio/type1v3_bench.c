@@ -53,6 +53,7 @@ static struct backend backends[] = {
 	{ "iommufd", "/dev/iommu", NATIVE },
 	{ "compat", "/dev/iommu", VFIO_TYPE1v2_IOMMU },
 	{ "type1v3", "/dev/vfio/vfio", VFIO_TYPE1v3_IOMMU },
+	{ "type1v3-pt", "/dev/vfio/vfio", VFIO_TYPE1v3_PT_IOMMU },
 };
 
 /* The device, and the bus that it is on */
@@ -784,6 +785,87 @@ static void emulated_case(struct backend *b, size_t n)
 }
 
 /*
+ * The same memory in several containers, with a device each: what it costs to map it in
+ * the last one, once the others have it; and what the first map of the second one costs,
+ * which has to find out what the first one holds. Memory is that of all of them.
+ */
+
+#define SHARED_MAX	4
+
+static void shared_case(const struct backend *backend, const char *name,
+			const struct range *pages, size_t nr, size_t n, int members)
+{
+	static const char *const env[] = {
+		"TYPE1V3_BENCH_2", "TYPE1V3_BENCH_3", "TYPE1V3_BENCH_4",
+	};
+	const char *own = device_name;
+	struct backend b[SHARED_MAX];
+	char name_of[64];
+	double bytes;
+	__u64 start;
+
+	for (int i = 0; i < members; i++) {
+		b[i] = *backend;
+		if (i)
+			device_name = getenv(env[i - 1]);
+		if (!device_name)
+			errx(1, "%s is not set", env[i - 1]);
+		backend_open(&b[i]);
+	}
+	device_name = own;
+
+	bytes = kernel_memory();
+	map_ranges(&b[0], pages, nr, RW);
+	start = now();
+	map(&b[1], OTHER_IOVA, pages[0].va, PAGE, RW);
+	snprintf(name_of, sizeof(name_of), "%s-activate", name);
+	if (members == 2)
+		report(name_of, "map", backend, now() - start, n);
+	for (int i = 1; i < members; i++)
+		map_ranges(&b[i], pages, nr, RW);
+	unmap(&b[1], OTHER_IOVA, PAGE);
+	snprintf(name_of, sizeof(name_of), "%s-%d", name, members);
+	report(name_of, "memory", backend, kernel_memory() - bytes, n);
+	unmap_ranges(&b[members - 1], pages, nr);
+	report(name_of, "map", backend, map_ranges(&b[members - 1], pages, nr, RW), n);
+	report(name_of, "unmap", backend, unmap_ranges(&b[members - 1], pages, nr), n);
+	for (int i = members; i--;)
+		backend_close(&b[i]);
+}
+
+static const struct page_case shared_page_cases[] = {
+	{ "shared-linear", 1 },
+	{ "shared-different", 1, SHUFFLED | DIFFERENT },
+};
+
+static void shared_cases(size_t n)
+{
+	const struct page_case *cases = shared_page_cases;
+	const struct range whole[] = {
+		{ .iova = TEST_IOVA, .va = small.va, .size = 64 * MIB },
+		{ .iova = TEST_IOVA, .va = huge.va, .size = 64 * MIB },
+	};
+
+	for (size_t j = 0; j < ARRAY_SIZE(backends); j++) {
+		struct backend *b = &backends[j];
+
+		if (b->type == NATIVE || strcmp(b->container, "/dev/vfio/vfio"))
+			continue;
+		for (int members = 2; members <= SHARED_MAX; members += 2) {
+			for (size_t i = 0; i < ARRAY_SIZE(shared_page_cases); i++) {
+				struct range *pages = make_pages(&cases[i], n);
+
+				shared_case(b, cases[i].name, pages, n, n, members);
+				free(pages);
+			}
+			shared_case(b, "shared-whole", &whole[0], 1, 64 * MIB / PAGE, members);
+			shared_case(b, "shared-whole-huge", &whole[1], 1, 64 * MIB / PAGE,
+				    members);
+		}
+	}
+}
+
+/*
  * Pages that are pinned again and again count as active ones, and becoming one
  * has its price. Files that are opened for the first time stay in caches.
  */
@@ -811,11 +893,19 @@ static void steady(int round)
 	fflush(stdout);
 }
 
-static void loop_pages(struct backend *b, const struct page_case *p)
+static void loop_pages(struct backend *b, const struct page_case *p, bool shared)
 {
 	const size_t n = 256;
 	struct range *pages = make_pages(p, n);
+	const char *own = device_name;
+	struct backend other = *b;
 
+	if (shared) {
+		device_name = getenv("TYPE1V3_BENCH_2");
+		backend_open(&other);
+		map_ranges(&other, pages, n, RW);
+		device_name = own;
+	}
 	backend_open(b);
 	for (int round = 0;; round++) {
 		map_ranges(b, pages, n, p->flags & READONLY ? RO : RW);
@@ -864,7 +954,10 @@ static void loop(const char *backend, const char *name)
 			loop_emulated(b);
 		for (size_t j = 0; j < ARRAY_SIZE(page_cases); j++)
 			if (!strcmp(page_cases[j].name, name))
-				loop_pages(b, &page_cases[j]);
+				loop_pages(b, &page_cases[j], false);
+		for (size_t j = 0; j < ARRAY_SIZE(shared_page_cases); j++)
+			if (!strcmp(shared_page_cases[j].name, name))
+				loop_pages(b, &shared_page_cases[j], true);
 	}
 	errx(2, "no such backend or case");
 }
@@ -924,10 +1017,13 @@ int main(int argc, char **argv)
 		trace_cases(traces);
 	coiommu_case(npages);
 	confidential_case(memory / PAGE);
+	if (getenv("TYPE1V3_BENCH_2"))
+		shared_cases(npages);
 
 	device_bus = "platform";
 	device_name = emulated_name(0);
 	for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
-		emulated_case(&backends[j], npages);
+		if (backends[j].type != VFIO_TYPE1v3_PT_IOMMU)
+			emulated_case(&backends[j], npages);
 	return 0;
 }

@@ -21,8 +21,7 @@ FIXTURE(compare) {
 };
 
 FIXTURE_VARIANT(compare) { unsigned long type; };
-FIXTURE_VARIANT_ADD(compare, type1v2) { .type = VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(compare, type1v3) { .type = VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(compare);
 
 FIXTURE_SETUP(compare)
 {

@@ -16,6 +16,8 @@
 /* All that the model below needs to know of a page of IOVA */
 #define NOT_MAPPED	-1
 
+#define LEAF_PAGES	((long)(LEAF / PAGE))
+
 FIXTURE(cut) {
 	struct container c;
 	struct nvme nvme;
@@ -29,16 +31,11 @@ FIXTURE_VARIANT(cut) {
 	size_t size, leaf;
 };
 
-FIXTURE_VARIANT_ADD(cut, type1v2_small) { VFIO_TYPE1v2_IOMMU, MEM_4K, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v3_small) { VFIO_TYPE1v3_IOMMU, MEM_4K, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v2_thp) { VFIO_TYPE1v2_IOMMU, MEM_THP, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v3_thp) { VFIO_TYPE1v3_IOMMU, MEM_THP, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v2_huge_2m) { VFIO_TYPE1v2_IOMMU, MEM_2M, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v3_huge_2m) { VFIO_TYPE1v3_IOMMU, MEM_2M, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v2_huge_1g) { VFIO_TYPE1v2_IOMMU, MEM_1G, GIB, GIB };
-FIXTURE_VARIANT_ADD(cut, type1v3_huge_1g) { VFIO_TYPE1v3_IOMMU, MEM_1G, GIB, GIB };
-FIXTURE_VARIANT_ADD(cut, type1v2_shared) { VFIO_TYPE1v2_IOMMU, MEM_SHARED, 6 * MIB, 2 * MIB };
-FIXTURE_VARIANT_ADD(cut, type1v3_shared) { VFIO_TYPE1v3_IOMMU, MEM_SHARED, 6 * MIB, 2 * MIB };
+ADD_KIND(cut, small, MEM_4K, 3 * LEAF, LEAF);
+ADD_KIND(cut, thp, MEM_THP, 3 * LEAF, LEAF);
+ADD_KIND(cut, huge_2m, MEM_2M, 3 * LEAF, LEAF);
+ADD_KIND(cut, huge_1g, MEM_1G, GIB, GIB);
+ADD_KIND(cut, shared, MEM_SHARED, 3 * LEAF, LEAF);
 
 FIXTURE_SETUP(cut)
 {
@@ -54,7 +51,7 @@ FIXTURE_SETUP(cut)
 	if (!need_mem(_metadata, &self->mem, variant->kind, variant->size))
 		return;
 	/* tests that use more of a 1 GiB page fill it themselves */
-	pattern_fill(self->mem.va, 6 * MIB, 0);
+	pattern_fill(self->mem.va, 3 * LEAF, 0);
 	self->locked = locked_pages();
 	self->pinned = pinned_pages();
 }
@@ -131,7 +128,8 @@ static void cut_one(struct __test_metadata *_metadata, struct _test_data_cut *se
 	/* pages to look at: next to the cut, at the ends, and anywhere */
 	const long candidates[] = {
 		first - 2, first - 1, end, end + 1, 0, npages - 1,
-		first / 512 * 512, end / 512 * 512 + 511, npages / 2,
+		first / LEAF_PAGES * LEAF_PAGES,
+		end / LEAF_PAGES * LEAF_PAGES + LEAF_PAGES - 1, npages / 2,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(candidates); i++) {
@@ -222,13 +220,13 @@ TEST_F_TIMEOUT(cut, range, 900)
 	const bool v3 = is_v3(variant->type);
 
 	pattern_fill(self->mem.va, self->mem.size, 0);
-	cut_one(_metadata, self, v3, TEST_IOVA, 512 - 3, 6);
-	cut_one(_metadata, self, v3, TEST_IOVA, 511, 514);
+	cut_one(_metadata, self, v3, TEST_IOVA, LEAF_PAGES - 3, 6);
+	cut_one(_metadata, self, v3, TEST_IOVA, LEAF_PAGES - 1, LEAF_PAGES + 2);
 	/* comparing all of 1 GiB takes its time */
-	if (variant->size > 6 * MIB)
+	if (variant->size > 3 * LEAF)
 		return;
 	cut_one(_metadata, self, v3, TEST_IOVA, 100, 17);
-	cut_one(_metadata, self, v3, TEST_IOVA, 512, 512);
+	cut_one(_metadata, self, v3, TEST_IOVA, LEAF_PAGES, LEAF_PAGES);
 	cut_one(_metadata, self, v3, TEST_IOVA, 1, npages - 2);
 }
 
@@ -237,10 +235,10 @@ TEST_F_TIMEOUT(cut, unaligned, 900)
 {
 	const bool v3 = is_v3(variant->type);
 
-	self->mem.size = 6 * MIB;
+	self->mem.size = 3 * LEAF;
 	cut_one(_metadata, self, v3, TEST_IOVA + PAGE, 0, 1);
-	cut_one(_metadata, self, v3, TEST_IOVA + PAGE, 511, 1);
-	cut_one(_metadata, self, v3, TEST_IOVA + PAGE, 500, 30);
+	cut_one(_metadata, self, v3, TEST_IOVA + PAGE, LEAF_PAGES - 1, 1);
+	cut_one(_metadata, self, v3, TEST_IOVA + PAGE, LEAF_PAGES - 12, 30);
 }
 
 /* What is left of a read-only mapping is read-only. */
@@ -249,9 +247,9 @@ TEST_F(cut, read_only)
 	struct nvme *n = &self->nvme;
 	struct mem *m = &self->mem;
 	const bool v3 = is_v3(variant->type);
-	const long around[] = { 0, 6, 8, 511, 512, 1023 };
+	const long around[] = { 0, 6, 8, LEAF_PAGES - 1, LEAF_PAGES, 2 * LEAF_PAGES - 1 };
 
-	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, 4 * MIB, RO));
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, 2 * LEAF, RO));
 	EXPECT_EQ(v3 ? (__s64)PAGE : -EINVAL,
 		  dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, PAGE));
 	expect_reads(_metadata, n, TEST_IOVA, around, ARRAY_SIZE(around));
@@ -262,7 +260,7 @@ TEST_F(cut, read_only)
 	}
 	if (v3)
 		expect_fault(_metadata, n, TEST_IOVA, m, 7);
-	EXPECT_EQ(-1, pattern_check(m->va, 4 * MIB, 0));
+	EXPECT_EQ(-1, pattern_check(m->va, 2 * LEAF, 0));
 }
 
 /*
@@ -353,14 +351,14 @@ TEST_F(cut, then_attach)
 {
 	struct nvme *n = &self->nvme, second;
 	const bool v3 = is_v3(variant->type);
-	const long around[] = { 0, 6, 9, 511, 512, 1023 };
+	const long around[] = { 0, 6, 9, LEAF_PAGES - 1, LEAF_PAGES, 2 * LEAF_PAGES - 1 };
 	struct mem *m = &self->mem;
 	const char *bdf;
 
 	bdf = need_device(_metadata, ENV_NVME2);
 	if (!bdf)
 		return;
-	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, 4 * MIB, RW));
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m->va, 2 * LEAF, RW));
 	EXPECT_EQ(v3 ? 2 * (__s64)PAGE : -EINVAL,
 		  dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, 2 * PAGE));
 	ASSERT_EQ(0, container_attach(&self->c, bdf));
@@ -379,7 +377,7 @@ TEST_F(cut, then_attach)
 		expect_fault(_metadata, &second, TEST_IOVA, m, 700);
 		expect_fault(_metadata, n, TEST_IOVA, m, 700);
 	}
-	EXPECT_EQ(-1, pattern_check(m->va, 4 * MIB, 0));
+	EXPECT_EQ(-1, pattern_check(m->va, 2 * LEAF, 0));
 	nvme_close(&second);
 }
 
@@ -389,7 +387,7 @@ TEST_F(cut, then_attach)
  */
 TEST_F_TIMEOUT(cut, neighbours, 900)
 {
-	const __u64 size = 2 * MIB, n = variant->size / size;
+	const __u64 size = LEAF, n = variant->size / size;
 	struct iommu_calls calls;
 	struct mem *m = &self->mem;
 	__u64 at;
@@ -446,7 +444,7 @@ TEST_F(cut, small_pages_flag)
 	void *bad;
 	int ret;
 
-	ret = dma_map(&self->c, TEST_IOVA, m->va, 4 * MIB,
+	ret = dma_map(&self->c, TEST_IOVA, m->va, 2 * LEAF,
 		      RW | VFIO_DMA_MAP_FLAG_SMALL_PAGES);
 	if (!is_v3(variant->type)) {
 		EXPECT_EQ(-EINVAL, ret);
@@ -467,8 +465,8 @@ TEST_F(cut, small_pages_flag)
 	EXPECT_EQ(2 * PAGE, dma_unmap(&self->c, TEST_IOVA + 7 * PAGE, 2 * PAGE));
 	expect_fault(_metadata, n, TEST_IOVA, m, 7);
 	expect_fault(_metadata, n, TEST_IOVA, m, 8);
-	EXPECT_EQ(4 * MIB - 2 * PAGE, dma_unmap(&self->c, TEST_IOVA, 4 * MIB));
-	EXPECT_EQ(-1, pattern_check(m->va, 4 * MIB, 0));
+	EXPECT_EQ(2 * LEAF - 2 * PAGE, dma_unmap(&self->c, TEST_IOVA, 2 * LEAF));
+	EXPECT_EQ(-1, pattern_check(m->va, 2 * LEAF, 0));
 }
 
 TEST_HARNESS_MAIN

@@ -8,7 +8,7 @@
 
 #include "type1v3_harness.h"
 
-/* Compare what a device transfers with memory, both ways; at most 128 pages. */
+/* Compare what a device transfers with memory, both ways; at most NVME_MAX_PAGES. */
 #define EXPECT_DMA(n, iova, va, npages, seed) do { \
 	static __u8 _buf[NVME_MAX_PAGES * PAGE]; \
 	__u64 _iova[NVME_MAX_PAGES], _first = (iova), _seed = (seed); \
@@ -42,8 +42,7 @@ FIXTURE_VARIANT(dma) {
 	unsigned long type;
 };
 
-FIXTURE_VARIANT_ADD(dma, type1v2) { VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(dma, type1v3) { VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(dma);
 
 FIXTURE_SETUP(dma)
 {
@@ -199,7 +198,7 @@ TEST_F(dma, scattered)
 			continue;
 		ASSERT_EQ(PAGE, dma_unmap(&self->c, IOVA_OF(order[i]), PAGE));
 		left--;
-		if (left % 128 == 0) {
+		if (left % NVME_MAX_PAGES == 0) {
 			EXPECT_FAULT(n, IOVA_OF(order[i]),
 				     m.va + order[i] * PAGE);
 		}
@@ -254,7 +253,7 @@ TEST_F_TIMEOUT(dma, many_mappings, 900)
 		EXPECT_DMA(n, MANY_IOVA(i), MANY_VA(i), 1, i);
 	EXPECT_DMA(n, MANY_IOVA(limit - 1), MANY_VA(limit - 1), 1, 1);
 	EXPECT_EQ((limit - 1) * PAGE,
-		  dma_unmap(&self->c, MANY_IOVA(1), GIB));
+		  dma_unmap(&self->c, MANY_IOVA(1), MANY * 2UL * PAGE));
 	EXPECT_FAULT(n, MANY_IOVA(limit - 1), MANY_VA(limit - 1));
 	EXPECT_DMA(n, TEST_IOVA, m.va, 1, 3);
 	EXPECT_EQ(1, locked_pages() - self->locked);
@@ -297,7 +296,7 @@ TEST_F(dma, fresh_and_forked_memory)
 	pid_t pid;
 	struct mem m;
 
-	ASSERT_EQ(0, mem_alloc(&m, MEM_4K, 64 * PAGE));
+	ASSERT_EQ(0, mem_alloc(&m, MEM_4K, NVME_MAX_PAGES / 2 * PAGE));
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, m.va, 16 * PAGE, RO));
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + MIB, m.va + 16 * PAGE,
 			     16 * PAGE, RW));
@@ -342,16 +341,11 @@ FIXTURE_VARIANT(kinds) {
 	size_t size;
 };
 
-FIXTURE_VARIANT_ADD(kinds, type1v2_small) { VFIO_TYPE1v2_IOMMU, MEM_4K, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v3_small) { VFIO_TYPE1v3_IOMMU, MEM_4K, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v2_thp) { VFIO_TYPE1v2_IOMMU, MEM_THP, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v3_thp) { VFIO_TYPE1v3_IOMMU, MEM_THP, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v2_huge_2m) { VFIO_TYPE1v2_IOMMU, MEM_2M, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v3_huge_2m) { VFIO_TYPE1v3_IOMMU, MEM_2M, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v2_huge_1g) { VFIO_TYPE1v2_IOMMU, MEM_1G, GIB };
-FIXTURE_VARIANT_ADD(kinds, type1v3_huge_1g) { VFIO_TYPE1v3_IOMMU, MEM_1G, GIB };
-FIXTURE_VARIANT_ADD(kinds, type1v2_shared) { VFIO_TYPE1v2_IOMMU, MEM_SHARED, 8 * MIB };
-FIXTURE_VARIANT_ADD(kinds, type1v3_shared) { VFIO_TYPE1v3_IOMMU, MEM_SHARED, 8 * MIB };
+ADD_KIND(kinds, small, MEM_4K, 4 * LEAF);
+ADD_KIND(kinds, thp, MEM_THP, 4 * LEAF);
+ADD_KIND(kinds, huge_2m, MEM_2M, 4 * LEAF);
+ADD_KIND(kinds, huge_1g, MEM_1G, GIB);
+ADD_KIND(kinds, shared, MEM_SHARED, 4 * LEAF);
 
 FIXTURE_SETUP(kinds)
 {
@@ -387,8 +381,8 @@ static void expect_kind(struct __test_metadata *const _metadata,
 
 	/* its ends and its middle */
 	EXPECT_DMA(n, base, m->va, NVME_MAX_PAGES, 10);
-	EXPECT_DMA(n, base + m->size / 2 - 64 * PAGE,
-		   m->va + m->size / 2 - 64 * PAGE, NVME_MAX_PAGES, 20);
+	EXPECT_DMA(n, base + m->size / 2 - NVME_MAX_PAGES / 2 * PAGE,
+		   m->va + m->size / 2 - NVME_MAX_PAGES / 2 * PAGE, NVME_MAX_PAGES, 20);
 	EXPECT_DMA(n, base + m->size - NVME_MAX_PAGES * PAGE,
 		   m->va + m->size - NVME_MAX_PAGES * PAGE, NVME_MAX_PAGES, 30);
 
@@ -423,12 +417,12 @@ TEST_F_TIMEOUT(kinds, copy, 900)
 	EXPECT_FAULT(n, TEST_IOVA + m->size, m->va);
 
 	/* no access to any of it after the unmap */
-	pattern_fill(m->va, 2 * MIB, 77);
+	pattern_fill(m->va, LEAF, 77);
 	EXPECT_EQ(m->size, dma_unmap(&self->c, TEST_IOVA, m->size));
 	EXPECT_FAULT(n, TEST_IOVA, m->va);
 	EXPECT_FAULT(n, TEST_IOVA + m->size / 2, m->va + m->size / 2);
 	EXPECT_FAULT(n, TEST_IOVA + m->size - PAGE, m->va + m->size - PAGE);
-	EXPECT_EQ(-1, pattern_check(m->va, 2 * MIB, 77));
+	EXPECT_EQ(-1, pattern_check(m->va, LEAF, 77));
 	EXPECT_EQ(0, locked_pages() - self->locked);
 	EXPECT_EQ(0, pinned_pages() - self->pinned);
 
@@ -455,8 +449,7 @@ FIXTURE_VARIANT(groups) {
 	unsigned long type;
 };
 
-FIXTURE_VARIANT_ADD(groups, type1v2) { VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(groups, type1v3) { VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(groups);
 
 FIXTURE_SETUP(groups)
 {
@@ -497,8 +490,8 @@ TEST_F(groups, late_and_early)
 
 	ASSERT_EQ(0, container_attach(c, self->bdf[1]));
 	ASSERT_EQ(0, nvme_open(second, c, self->bdf[1], NVME_IOVA + GIB));
-	EXPECT_DMA(second, TEST_IOVA, va, 128, 1);
-	EXPECT_DMA(first, TEST_IOVA, va, 128, 2);
+	EXPECT_DMA(second, TEST_IOVA, va, NVME_MAX_PAGES, 1);
+	EXPECT_DMA(first, TEST_IOVA, va, NVME_MAX_PAGES, 2);
 	EXPECT_EQ(PROBE_OK, nvme_probe_read(second, OTHER_IOVA));
 	EXPECT_EQ(PROBE_FAULT, nvme_probe_write(second, OTHER_IOVA, va + 2 * MIB));
 
@@ -513,12 +506,12 @@ TEST_F(groups, late_and_early)
 	/* the first leaves, and comes back to find everything again */
 	nvme_close(first);
 	ASSERT_EQ(0, container_detach(c, self->bdf[0]));
-	EXPECT_DMA(second, TEST_IOVA, va, 128, 5);
+	EXPECT_DMA(second, TEST_IOVA, va, NVME_MAX_PAGES, 5);
 	ASSERT_EQ(0, container_attach(c, self->bdf[0]));
 	ASSERT_EQ(PAGE, dma_unmap(c, OTHER_IOVA, PAGE));
 	ASSERT_EQ(0, nvme_open(first, c, self->bdf[0], NVME_IOVA + 2 * GIB));
-	EXPECT_DMA(first, TEST_IOVA, va, 128, 6);
-	EXPECT_DMA(second, TEST_IOVA, va, 128, 7);
+	EXPECT_DMA(first, TEST_IOVA, va, NVME_MAX_PAGES, 6);
+	EXPECT_DMA(second, TEST_IOVA, va, NVME_MAX_PAGES, 7);
 	EXPECT_FAULT(first, OTHER_IOVA, va + 2 * MIB);
 
 	/* with the last one everything goes */
@@ -543,12 +536,12 @@ TEST_F(groups, two_containers)
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, va, MIB, RW));
 	EXPECT_FAULT(second, TEST_IOVA, va);
 	ASSERT_EQ(0, dma_map(&other, TEST_IOVA, va + 2 * MIB, MIB, RW));
-	EXPECT_DMA(first, TEST_IOVA, va, 128, 1);
-	EXPECT_DMA(second, TEST_IOVA, va + 2 * MIB, 128, 2);
-	EXPECT_EQ(-1, pattern_check(va, 128 * PAGE, 2));
+	EXPECT_DMA(first, TEST_IOVA, va, NVME_MAX_PAGES, 1);
+	EXPECT_DMA(second, TEST_IOVA, va + 2 * MIB, NVME_MAX_PAGES, 2);
+	EXPECT_EQ(-1, pattern_check(va, NVME_MAX_PAGES * PAGE, 2));
 	EXPECT_EQ(MIB, dma_unmap(&other, TEST_IOVA, MIB));
 	EXPECT_FAULT(second, TEST_IOVA, va + 2 * MIB);
-	EXPECT_DMA(first, TEST_IOVA, va, 128, 3);
+	EXPECT_DMA(first, TEST_IOVA, va, NVME_MAX_PAGES, 3);
 	nvme_close(second);
 	container_close(&other);
 }
@@ -586,11 +579,11 @@ TEST_F(groups, mmio)
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, bar, info.size, RW));
 	EXPECT_EQ(locked, locked_pages());
 	EXPECT_EQ(pinned, pinned_pages());
-	EXPECT_DMA(n, TEST_IOVA, bar, 128, 1);
-	EXPECT_DMA(n, TEST_IOVA + 2 * MIB - 64 * PAGE, bar + 2 * MIB - 64 * PAGE,
-		   128, 2);
-	EXPECT_DMA(n, TEST_IOVA + info.size - 128 * PAGE,
-		   bar + info.size - 128 * PAGE, 128, 3);
+	EXPECT_DMA(n, TEST_IOVA, bar, NVME_MAX_PAGES, 1);
+	EXPECT_DMA(n, TEST_IOVA + 2 * MIB - NVME_MAX_PAGES / 2 * PAGE,
+		   bar + 2 * MIB - NVME_MAX_PAGES / 2 * PAGE, NVME_MAX_PAGES, 2);
+	EXPECT_DMA(n, TEST_IOVA + info.size - NVME_MAX_PAGES * PAGE,
+		   bar + info.size - NVME_MAX_PAGES * PAGE, NVME_MAX_PAGES, 3);
 	EXPECT_FAULT(n, TEST_IOVA + info.size, bar);
 
 	/* cut out of the middle */
@@ -601,7 +594,7 @@ TEST_F(groups, mmio)
 		EXPECT_FAULT(n, TEST_IOVA + MIB + PAGE, bar + MIB + PAGE);
 	}
 	EXPECT_DMA(n, TEST_IOVA + MIB - PAGE, bar + MIB - PAGE, 1, 4);
-	EXPECT_DMA(n, TEST_IOVA + MIB + 2 * PAGE, bar + MIB + 2 * PAGE, 100, 5);
+	EXPECT_DMA(n, TEST_IOVA + MIB + 2 * PAGE, bar + MIB + 2 * PAGE, NVME_MAX_PAGES / 2, 5);
 
 	EXPECT_EQ(info.size - (is_v3(variant->type) ? 2 * PAGE : 0),
 		  dma_unmap(&self->c, TEST_IOVA, info.size));

@@ -195,7 +195,8 @@ TEST_F(emulated, pin_fails_whole)
 	EXPECT_EQ(-EPERM, emulated_pin(self->dev, IOVA(30), 2, PIN_READ, NULL));
 	EXPECT_EQ(-EFAULT, emulated_pin(self->dev, IOVA(40), 3, PIN_READ, NULL));
 	EXPECT_EQ(-EINVAL, emulated_pin(self->dev, IOVA(0), 0, PIN_READ, NULL));
-	EXPECT_EQ(-E2BIG, emulated_pin(self->dev, IOVA(0), 513, PIN_READ, NULL));
+	EXPECT_EQ(-E2BIG, emulated_pin(self->dev, IOVA(0), PAGE / 8 + 1,
+				       PIN_READ, NULL));
 	EXPECT_EQ(wrap, emulated_pin(self->dev, -PAGE, 2, PIN_READ, NULL));
 	EXPECT_PAGES(0, 0);
 

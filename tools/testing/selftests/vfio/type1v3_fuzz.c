@@ -4,7 +4,7 @@
  * a model of which IOVA must translate to which bytes.
  *
  *	type1v3_fuzz [--seed N] [--ops N] [--round N] [--threads N] [--seconds N]
- *		[--only LIST] [--verbose] [--soak]
+ *		[--only LIST] [--verbose] [--soak] [--mock] [--pt]
  *
  * Operations come in rounds, each in a process and a container of its own. What
  * operation i of a round does follows from the seed of the round and from i
@@ -14,9 +14,23 @@
  *
  * With --threads 1 the model knows everything: translations, bytes, errors, dirty
  * pages, counts. With more, each thread owns a window of IOVAs and memory, and
- * the model knows those; two more threads attach and detach groups, fork, and
- * call ioctls with arguments that make no sense, and all that is asked of those
- * is that nothing of it is ever seen, and nothing left behind.
+ * the model knows those; three more threads attach and detach groups, fork, map in a
+ * second container, and call ioctls with arguments that make no sense, and all that is
+ * asked of those is that nothing of it is ever seen, and nothing left behind.
+ *
+ * A second container of the process maps the same memory, in a window of its own that has
+ * no other operations than map and unmap. Containers of a process are charged for a page
+ * once: with one thread the model knows for how many pages, and at which limit of locked
+ * memory a map fails.
+ *
+ * With --mock the devices are those of vfio_mock_iommu, behind two IOMMUs that are of
+ * other kinds in each round: page sizes, widths, dirty bits, calls that fail or come
+ * short. Those check each call that they get, and what they say of their page tables is
+ * compared with the model, too.
+ *
+ * With --pt the container is one of VFIO_TYPE1v3_PT_IOMMU. There is no emulated device in
+ * it, nor is a user address updated, and the model knows that all that is refused. What is
+ * seen by an emulated device otherwise, a device behind an IOMMU reads then.
  *
  * With --soak the rounds are of both kinds, and what the kernel has allocated must
  * not grow from one to the next: slab, page tables of all kinds, pins.
@@ -28,6 +42,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -38,13 +53,16 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "kselftest.h"
 #include "type1v3_emulated.h"
+#include "type1v3_mock.h"
 
 #define MAX_WINDOW	3072
 #define BLOCK		512	/* pages of a superpage */
@@ -52,17 +70,26 @@
 #define NR_PHYS		3	/* the NVMe controllers, and a device to unplug */
 #define UNPLUGGED	2
 #define NR_EMULATED	2
+#define NR_MOCK		2	/* the second has the device to unplug, too */
 #define MAX_THREADS	8
+#define NR_CHAOS	3	/* threads besides those that know what they do */
 #define MAX_BATCH	24
 #define MAX_CHILDREN	3
 
 /* So far from all else that what is unmapped here is not used for anything else */
 #define USER_BASE	(16 * 1024 * GIB)
 
+/* Pages of IOVA of the second container */
+#define BESIDE_WINDOW	1536
+
+/* As VFIO_DMA_LEDGER_HOLDS of the kernel */
+#define HOLDS		64
+
 /* What a page of memory contains; NULL is zeroes. Kept as long as it is used. */
 struct object {
 	__u8 *data;
 	unsigned int users;
+	unsigned int holds;	/* while they are counted */
 };
 
 /* A page of the address space */
@@ -74,6 +101,8 @@ struct user_page {
 /* A page of IOVA */
 struct iova_page {
 	bool mapped, invalid, dirty;
+	bool written;		/* the IOMMU has recorded it, and not told yet */
+	bool near;		/* it was in an IOMMU page in which that is so for another */
 	__u8 access;		/* VFIO_DMA_MAP_FLAG_READ, _WRITE */
 	int user;		/* page of the address space */
 	struct object *dma;	/* what the IOMMU translates to, if there is one */
@@ -81,9 +110,18 @@ struct iova_page {
 	unsigned int pins[NR_EMULATED];
 };
 
+/* The second container of the process, and the memory it has mapped */
+struct beside {
+	struct container c;
+	struct object *dma[BESIDE_WINDOW];
+	long nr_mapped;
+};
+
 /* The container and its devices, which all threads use */
 struct machine {
 	struct container c;
+	struct beside beside;
+	bool shared;		/* pages of it are charged as the second one's are: once */
 	bool has_iommu;		/* VFIO_SET_IOMMU has been called */
 	bool phys[NR_PHYS];
 	int device;		/* of the one that is unplugged */
@@ -91,6 +129,9 @@ struct machine {
 	int emulated[NR_EMULATED];
 	bool emulated_in[NR_EMULATED];
 	bool tracking;
+	__u32 choice;		/* VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_* of START */
+	bool records[NR_MOCK];	/* a mock IOMMU has dirty bits */
+	__u64 units[NR_MOCK];	/* sizes of what it unmaps as a whole */
 	long locked, pinned;	/* before anything was mapped */
 	pthread_mutex_t nvme_lock;
 	int log;		/* /dev/kmsg */
@@ -123,8 +164,10 @@ static struct {
 	unsigned long ops, round, seconds;
 	unsigned int threads;
 	const char *only;
-	bool verbose, soak;
+	bool verbose, soak, mock, pt;
 } args = { .ops = 20000, .round = 2000, .threads = 0 };
+
+static struct mock mocks[NR_MOCK], mock_beside;
 
 static void __noreturn __printf(3, 4)
 fail(struct world *w, int line, const char *fmt, ...)
@@ -231,6 +274,11 @@ static bool has_emulated(const struct machine *m)
 	return m->emulated_in[0] || m->emulated_in[1];
 }
 
+static unsigned long type(void)
+{
+	return args.pt ? VFIO_TYPE1v3_PT_IOMMU : VFIO_TYPE1v3_IOMMU;
+}
+
 static bool has_group(const struct machine *m)
 {
 	return has_domain(m) || has_emulated(m);
@@ -307,16 +355,56 @@ static int rw_error(const struct world *w, int i, bool write)
 	return 0;
 }
 
-static bool page_dirty(const struct world *w, int i)
+/* The mock IOMMU of a device */
+static int mock_of(int k)
 {
-	const struct iova_page *p = &w->page[i];
+	return k ? 1 : 0;
+}
 
-	return p->mapped && (has_domain(w->m) || p->dirty || p->pinned);
+/* Who tells which pages are dirty, or would tell if that was asked for now */
+static __u32 dirty_source(const struct machine *m, __u32 choice)
+{
+	if (choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED || !has_domain(m))
+		return VFIO_IOMMU_TYPE1V3_DIRTY_PINNED;
+	for (int k = 0; k < NR_PHYS; k++)
+		if (m->phys[k] && !m->records[mock_of(k)])
+			return VFIO_IOMMU_TYPE1V3_DIRTY_ALL;
+	return VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE;
+}
+
+static void see_dirty(struct world *w, int i, bool reported)
+{
+	__u32 source = dirty_source(w->m, w->m->choice);
+	const struct iova_page *p = &w->page[i];
+	bool must, may;
+
+	must = p->dirty || p->pinned || source == VFIO_IOMMU_TYPE1V3_DIRTY_ALL;
+	may = must;
+	if (source == VFIO_IOMMU_TYPE1V3_DIRTY_HARDWARE) {
+		must |= p->written;
+		may |= p->written || p->near;
+	}
+	if (reported ? !(p->mapped && may) : p->mapped && must)
+		FAIL(w, "the dirty bit of page %d is %d", i, reported);
 }
 
 /*
  * Changes of the model
  */
+
+/*
+ * Whoever holds nothing is in no ledger; who holds something beside another container
+ * is in one, and remains so.
+ */
+static void model_shared(struct world *w)
+{
+	struct machine *m = w->m;
+
+	if (!w->nr_mapped && !nvme_pages(m))
+		m->shared = false;
+	else if (m->beside.nr_mapped)
+		m->shared = true;
+}
 
 static void model_map(struct world *w, int first, int n, int user, __u8 access)
 {
@@ -325,6 +413,8 @@ static void model_map(struct world *w, int first, int n, int user, __u8 access)
 
 		p->mapped = true;
 		p->dirty = false;
+		p->written = false;
+		p->near = false;
 		p->invalid = false;
 		p->access = access & RW;
 		p->user = user + i;
@@ -332,6 +422,7 @@ static void model_map(struct world *w, int first, int n, int user, __u8 access)
 			object_set(&p->dma, w->user[user + i].object);
 	}
 	w->nr_mapped += n;
+	model_shared(w);
 }
 
 static void model_unpinned(struct world *w, struct iova_page *p)
@@ -350,11 +441,63 @@ static void model_release(struct world *w, int first, int n)
 	}
 }
 
+/* All of [@first, @first + @n) is mapped, and with the same access. */
+static bool is_alike(const struct world *w, int first, int n)
+{
+	if (first + n > w->npages)
+		return false;
+	for (int i = first; i < first + n; i++)
+		if (!w->page[i].mapped || w->page[i].access != w->page[first].access)
+			return false;
+	return true;
+}
+
+/*
+ * What could be a superpage across the border before page @at is divided, and counts as
+ * dirty if the IOMMU tracks. Where memory is contiguous is not known here.
+ */
+static void model_cut(struct world *w, int k, int at)
+{
+	__u64 sizes = w->m->units[k] / (2 * PAGE) * 2;
+	int n, block, found = 0;
+
+	for (; sizes; sizes &= sizes - 1) {
+		n = sizes & -sizes;
+		if (n > w->npages)
+			break;
+		block = at / n * n;
+		if (block == at)
+			continue;
+		if (!is_alike(w, block, n))
+			break;
+		found = n;
+	}
+	for (int i = 0; i < found; i++)
+		w->page[at / found * found + i].near = true;
+}
+
+static void model_cuts(struct world *w, int first, int n)
+{
+	struct machine *m = w->m;
+
+	if (!args.mock || !w->exact || !m->tracking ||
+	    m->choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED)
+		return;
+	for (int k = 0; k < NR_MOCK; k++) {
+		if (!m->records[k])
+			continue;
+		model_cut(w, k, first);
+		if (first + n < w->npages)
+			model_cut(w, k, first + n);
+	}
+}
+
 /* Returns how many pages were mapped */
 static int model_unmap(struct world *w, int first, int n)
 {
 	int count = 0;
 
+	model_cuts(w, first, n);
 	model_release(w, first, n);
 	for (int i = first; i < first + n; i++) {
 		struct iova_page *p = &w->page[i];
@@ -365,8 +508,11 @@ static int model_unmap(struct world *w, int first, int n)
 		p->mapped = false;
 		p->invalid = false;
 		p->dirty = false;
+		p->written = false;
+		p->near = false;
 	}
 	w->nr_mapped -= count;
+	model_shared(w);
 	return count;
 }
 
@@ -384,6 +530,7 @@ static void model_no_group(struct world *w)
 {
 	model_unmap(w, 0, w->npages);
 	w->m->tracking = false;
+	w->m->choice = 0;
 	w->m->has_iommu = false;
 }
 
@@ -394,11 +541,21 @@ static void model_no_domain(struct world *w)
 		object_set(&w->page[i].dma, NULL);
 }
 
-/* A physical group has gone: nobody knows what it has written. */
-static void model_detached(struct world *w)
+/*
+ * A physical group has gone: nobody knows what it has written, unless the IO page table
+ * that has recorded it stays, or nobody wants to know.
+ */
+static void model_detached(struct world *w, int k)
 {
+	struct machine *m = w->m;
+	bool all = m->tracking && m->choice != VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED;
+
+	for (int other = 0; other < NR_PHYS; other++)
+		if (m->phys[other] && mock_of(other) == mock_of(k) &&
+		    m->records[mock_of(k)])
+			all = false;
 	for (int i = 0; i < w->npages; i++)
-		w->page[i].dirty |= w->page[i].mapped && w->m->tracking;
+		w->page[i].dirty |= w->page[i].mapped && all;
 	if (!has_domain(w->m))
 		model_no_domain(w);
 	if (!has_group(w->m))
@@ -460,12 +617,22 @@ static void see_cpu(struct world *w, int u)
 		FAIL(w, "page %d of memory has changed", u);
 }
 
+static void see_dma(struct world *w, int first, int n);
+static void see_fault(struct world *w, int i);
+
 static void see_rw(struct world *w, int i)
 {
 	int k = some_emulated(w), ret;
 	size_t offset = rnd(w, 500) * 8, size = 8 + rnd(w, 8) * 8;
 	__u8 data[64];
 
+	/* a controller takes its time, and more for what it cannot reach */
+	if (args.pt && (args.mock || one_in(w, 8))) {
+		if (w->page[i].mapped)
+			see_dma(w, i, 1);
+		else if (args.mock)
+			see_fault(w, i);
+	}
 	if (k < 0 || w->nr_invalid)
 		return;
 	ret = emulated_rw(w->m->emulated[k], iova_of(w, i) + offset, data, size, 0);
@@ -524,8 +691,8 @@ static void see_fault(struct world *w, int i)
 		FAIL(w, "the device reaches IOVA page %d: %d", i, ret);
 }
 
-/* Pages that are charged: what is mapped, and pins of pages that are not mapped there */
-static long charged_pages(const struct world *w)
+/* Pages that are held: what is mapped, and pins of pages that are not mapped there */
+static long held_pages(const struct world *w)
 {
 	long n = w->nr_mapped + nvme_pages(w->m);
 
@@ -533,6 +700,58 @@ static long charged_pages(const struct world *w)
 		return w->nr_pinned;
 	for (int i = 0; i < w->npages; i++)
 		n += w->page[i].pinned && w->page[i].pinned != w->page[i].dma;
+	return n;
+}
+
+/* Has one hold more of a page to be charged? */
+static bool is_new(const struct object *o)
+{
+	return o->holds % HOLDS == 0;
+}
+
+static long hold(struct object *o)
+{
+	bool new = is_new(o);
+
+	o->holds++;
+	return new;
+}
+
+static void count_nothing(struct world *w)
+{
+	for (int i = 0; i < w->npages; i++) {
+		if (w->page[i].dma)
+			w->page[i].dma->holds = 0;
+		if (w->page[i].pinned)
+			w->page[i].pinned->holds = 0;
+		if (w->user[i].object)
+			w->user[i].object->holds = 0;
+	}
+	for (int i = 0; i < BESIDE_WINDOW; i++)
+		if (w->m->beside.dma[i])
+			w->m->beside.dma[i]->holds = 0;
+}
+
+/* Pages that are charged; then @holds of each page is what the containers hold of it. */
+static long charged_pages(struct world *w)
+{
+	struct machine *m = w->m;
+	long n = 0;
+
+	model_shared(w);
+	count_nothing(w);
+	for (int i = 0; i < BESIDE_WINDOW; i++)
+		n += m->beside.dma[i] ? hold(m->beside.dma[i]) : 0;
+	if (!m->shared)
+		return n + held_pages(w);
+	if (has_domain(m))
+		n += nvme_pages(m);
+	for (int i = 0; i < w->npages; i++) {
+		struct iova_page *p = &w->page[i];
+
+		n += p->dma ? hold(p->dma) : 0;
+		n += p->pinned && p->pinned != p->dma ? hold(p->pinned) : 0;
+	}
 	return n;
 }
 
@@ -546,7 +765,8 @@ static void see_counts(struct world *w)
 		return;
 	WANT(w, 0, container_info(&m->c, &info));
 	WANT(w, mapped, (long)info.own.mapped_pages);
-	WANT(w, charged_pages(w), (long)info.own.pinned_pages);
+	WANT(w, held_pages(w), (long)info.own.pinned_pages);
+	WANT(w, 0, (long)info.own.alone_pages);
 	WANT(w, UINT32_MAX, (long)info.avail);
 	WANT(w, has_domain(m), info.nranges > 0);
 }
@@ -559,7 +779,29 @@ static void see_pins(struct world *w)
 	if (!w->exact)
 		return;
 	WANT(w, charged_pages(w), locked_pages() - m->locked);
-	WANT(w, held + w->nr_pinned, pinned_pages() - m->pinned);
+	WANT(w, held + w->nr_pinned + m->beside.nr_mapped, pinned_pages() - m->pinned);
+}
+
+/* Each page table has what is mapped, and nobody has done what may not be done. */
+static void see_mocks(struct world *w)
+{
+	bool tracking = w->m->tracking &&
+			w->m->choice != VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED;
+	struct vfio_mock_iommu_state state;
+	bool used;
+
+	for (int k = 0; args.mock && k < NR_MOCK; k++) {
+		state = mock_state(&mocks[k]);
+		WANT(w, 0, (long)state.errors);
+		WANT(w, 0, (long)state.left);
+		if (!w->exact)
+			continue;
+		used = k ? w->m->phys[1] || w->m->phys[UNPLUGGED] : w->m->phys[0];
+		WANT(w, used, (long)state.domains);
+		WANT(w, used && tracking && w->m->records[k], (long)state.tracking);
+		WANT(w, used ? w->nr_mapped * (long)PAGE : 0,
+		     (long)(state.mapped - state.unmapped));
+	}
 }
 
 static void see_log(struct world *w)
@@ -602,24 +844,72 @@ static void see_all(struct world *w)
 		see_fault(w, rnd(w, w->npages));
 	see_counts(w);
 	see_pins(w);
+	see_mocks(w);
 }
 
 /*
  * Operations: mapping
  */
 
+/* One of the mock IOMMUs in use, or -1 */
+static int some_mock(struct world *w)
+{
+	if (!args.mock || !w->exact || !has_domain(w->m))
+		return -1;
+	if (!w->m->phys[1] && !w->m->phys[UNPLUGGED])
+		return 0;
+	return w->m->phys[0] ? (int)rnd(w, NR_MOCK) : 1;
+}
+
+/* Now and then, one of the next calls that an IOMMU gets fails. Returns which IOMMU. */
+static int mock_arm(struct world *w, struct vfio_mock_iommu_break *how)
+{
+	int k = some_mock(w);
+
+	memset(how, 0, sizeof(*how));
+	if (k < 0 || rnd(w, 6))
+		return -1;
+	/* many calls are for one page or one superpage, so that few follow */
+	how->map_at = 1 + rnd(w, rnd(w, 2) ? 2 : 12);
+	how->map = rnd(w, 3);
+	tell(w, "map call %u of IOMMU %d to fail, %u", how->map_at, k, how->map);
+	WANT(w, 0, mock_break(&mocks[k], how));
+	return k;
+}
+
+/* May a map have failed for it? A call that came short goes on where it ended. */
+static bool mock_disarm(struct world *w, int k, const struct vfio_mock_iommu_break *how)
+{
+	static const struct vfio_mock_iommu_break never;
+	bool called;
+
+	if (k < 0)
+		return false;
+	called = !mock_state(&mocks[k]).map_at;
+	WANT(w, 0, mock_break(&mocks[k], &never));
+	return called && how->map != VFIO_MOCK_BREAK_SHORT;
+}
+
 static void fresh(struct world *w, int u, int n);
+static int some_recorder(struct world *w);
+static void write_recorded(struct world *w, int k, int i);
+static void dirty_look(struct world *w, int first, int n);
 
 static void map(struct world *w, int first, int n, int user, __u32 flags)
 {
-	int expected = 0, ret;
+	struct vfio_mock_iommu_break how;
+	int expected = 0, ret, broken;
 
 	if (model_count(w, first, n))
 		expected = -EEXIST;
 	for (int i = 0; i < n && !expected && has_domain(w->m); i++)
 		expected = pin_error(w, user + i, flags);
 	tell(w, "%d+%d to %d, flags %x", first, n, user, flags);
+	broken = mock_arm(w, &how);
 	ret = dma_map(&w->m->c, iova_of(w, first), va_of(w, user), n * PAGE, flags);
+	/* what failed may have been tried once more, in another way */
+	if (mock_disarm(w, broken, &how) && ret == -ENOMEM)
+		expected = ret;
 	WANT(w, expected, ret);
 	if (!ret)
 		model_map(w, first, n, user, flags);
@@ -673,11 +963,17 @@ static void see_around(struct world *w, int first, int n)
 
 static void unmap(struct world *w, int first, int n)
 {
-	int count = model_count(w, first, n);
+	struct vfio_mock_iommu_break how = { .unmap = VFIO_MOCK_BREAK_SHORT };
+	int count = model_count(w, first, n), k = some_mock(w);
 
 	tell(w, "%d+%d", first, n);
+	if (k >= 0) {
+		how.unmap_at = rnd(w, 4);
+		WANT(w, 0, mock_break(&mocks[k], &how));
+	}
 	WANT(w, count * (long)PAGE, dma_unmap(&w->m->c, iova_of(w, first), n * PAGE));
 	model_unmap(w, first, n);
+	see_mocks(w);
 	see_rw(w, first);
 	see_rw(w, first + n - 1);
 	if (first)
@@ -726,7 +1022,7 @@ static int find_block(struct world *w)
 /* From the inside of a superpage, to there, or both */
 static void op_cut(struct world *w)
 {
-	int block = find_block(w), first, end;
+	int block = find_block(w), first, end, k = some_recorder(w), page;
 
 	if (block < 0) {
 		op_map_block(w);
@@ -749,7 +1045,15 @@ static void op_cut(struct world *w)
 		end += rnd(w, w->npages - end + 1);
 		break;
 	}
+	/* what the IOMMU knows of a superpage is not lost with it */
+	page = block * BLOCK + rnd(w, BLOCK);
+	if (k < 0 || !(w->page[page].access & WO) || rnd(w, 2))
+		k = -1;
+	else
+		write_recorded(w, k, page);
 	unmap(w, first, end - first);
+	if (k >= 0)
+		dirty_look(w, block * BLOCK, BLOCK);
 }
 
 /* A range much larger than the window, holes and all */
@@ -781,6 +1085,8 @@ static void op_unmap_all(struct world *w)
 	tell(w, "%ld pages", mapped);
 	WANT(w, mapped * (long)PAGE, dma_unmap_all(&m->c));
 	model_unmap(w, 0, w->npages);
+	/* before the devices have their own memory mapped again */
+	m->shared = false;
 	for (int k = 0; k < NR_NVME; k++) {
 		if (m->phys[k])
 			WANT(w, 0, nvme_map(&m->nvme[k]));
@@ -956,17 +1262,11 @@ static void op_pin(struct world *w)
 		else if (!p->pinned)
 			expected = pin_error(w, p->user, p->access);
 	}
-	if (expected)
-		i--;
 	WANT(w, expected ?: n, ret);
-	for (int j = 0; j < i; j++) {
+	/* Of a pin that fails the device has had nothing. */
+	for (int j = 0; j < n && !expected; j++) {
 		struct iova_page *p = &w->page[first + j];
 
-		if (expected) {
-			/* pinned for a moment */
-			p->dirty |= !p->pinned && w->m->tracking;
-			continue;
-		}
 		if (!p->pinned) {
 			object_set(&p->pinned, w->user[p->user].object);
 			w->nr_pinned++;
@@ -1065,6 +1365,84 @@ static void op_rw(struct world *w)
  * Operations: a device with an IOMMU
  */
 
+/* The IOMMU of device @k, if it is to, records that page @i was written to. */
+static void model_written(struct world *w, int k, int i)
+{
+	struct machine *m = w->m;
+	struct vfio_mock_leaf leaf;
+	__u64 first, last;
+
+	if (!m->tracking || m->choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED ||
+	    !m->records[mock_of(k)])
+		return;
+	leaf = mock_leaf(m->nvme[k].fd, iova_of(w, i));
+	if (!leaf.size)
+		FAIL(w, "no page table entry for page %d", i);
+	w->page[i].written = true;
+	first = leaf.iova < w->iova ? 0 : (leaf.iova - w->iova) / PAGE;
+	last = (leaf.iova + leaf.size - 1 - w->iova) / PAGE;
+	for (; first <= last && first < (__u64)w->npages; first++)
+		w->page[first].near = true;
+}
+
+/* A mock device whose IOMMU records what it writes to, or -1 */
+static int some_recorder(struct world *w)
+{
+	if (!args.mock || !w->exact || !w->m->tracking ||
+	    w->m->choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED)
+		return -1;
+	for (int k = 0; k < NR_NVME; k++)
+		if (w->m->phys[k] && w->m->records[mock_of(k)])
+			return k;
+	return -1;
+}
+
+/* Device @k writes to page @i. */
+static void write_recorded(struct world *w, int k, int i)
+{
+	static __thread __u8 data[PAGE];
+	__u64 iova = iova_of(w, i);
+
+	tell(w, "device %d writes to %d", k, i);
+	pattern_fill(data, PAGE, prng(&w->rng));
+	WANT(w, 0, nvme_dma_write(&w->m->nvme[k], &iova, 1, data));
+	memcpy(object_data(w->page[i].dma), data, PAGE);
+	model_written(w, k, i);
+}
+
+static void dirty_look(struct world *w, int first, int n)
+{
+	__u64 bits[MAX_WINDOW / 64 + 1];
+
+	tell(w, "look at %d+%d", first, n);
+	WANT(w, 0, dirty_bitmap(&w->m->c, iova_of(w, first), n * PAGE, PAGE, bits,
+				sizeof(bits)));
+	for (int i = 0; i < n; i++) {
+		see_dirty(w, first + i, bits[i / 64] >> i % 64 & 1);
+		w->page[first + i].dirty = false;
+		w->page[first + i].written = false;
+		w->page[first + i].near = false;
+	}
+}
+
+/* A page is written to, reported, and written to again: the IOTLB has to know of that. */
+static void op_dirty_again(struct world *w)
+{
+	int k = some_recorder(w), i = rnd(w, w->npages), n = 1 + rnd(w, 64), times;
+
+	for (int try = 0; try < w->npages; try++, i = (i + 1) % w->npages)
+		if (w->page[i].mapped && w->page[i].access & WO)
+			break;
+	if (k < 0 || !w->page[i].mapped || !(w->page[i].access & WO))
+		return;
+	if (n > w->npages - i)
+		n = w->npages - i;
+	for (times = 2 + rnd(w, 2); times; times--) {
+		write_recorded(w, k, i);
+		dirty_look(w, i, n);
+	}
+}
+
 static void op_dma_write(struct world *w)
 {
 	static __thread __u8 data[16 * PAGE];
@@ -1089,6 +1467,8 @@ static void op_dma_write(struct world *w)
 	ret = nvme_dma_write(&w->m->nvme[k], iova, count, data);
 	pthread_mutex_unlock(&w->m->nvme_lock);
 	WANT(w, 0, ret);
+	for (int i = 0; i < count; i++)
+		model_written(w, k, page[i]);
 	/* two of the pages may be one; which came last is not to be known */
 	for (int i = 0; i < count; i++) {
 		struct object *o = w->page[page[i]].dma;
@@ -1342,13 +1722,14 @@ static void set_iommu(struct world *w)
 	struct machine *m = w->m;
 
 	if (!m->has_iommu)
-		WANT(w, 0, ioctl(m->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU) ?
-			   -errno : 0);
+		WANT(w, 0, ioctl(m->c.fd, VFIO_SET_IOMMU, type()) ? -errno : 0);
 	m->has_iommu = true;
 }
 
 static const char *phys_name(int k)
 {
+	if (args.mock)
+		return mocks[mock_of(k)].name[k == UNPLUGGED];
 	if (k == UNPLUGGED)
 		return getenv(ENV_BAR);
 	return getenv(k ? ENV_NVME2 : ENV_NVME);
@@ -1356,21 +1737,28 @@ static const char *phys_name(int k)
 
 static void attach_phys(struct world *w, int k)
 {
+	struct vfio_mock_iommu_break how;
 	const char *bdf = phys_name(k);
 	struct machine *m = w->m;
 	bool first = !has_domain(m);
-	int expected = 0;
+	int expected = 0, ret, broken;
 
 	if (!bdf)
 		return;
-	if (w->nr_invalid)
+	if (w->nr_invalid || (m->choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE &&
+			      !m->records[mock_of(k)]))
 		expected = -EBUSY;
 	for (int i = 0; i < w->npages && first && w->exact && !expected; i++) {
 		if (w->page[i].mapped)
 			expected = pin_error(w, w->page[i].user, w->page[i].access);
 	}
 	tell(w, "%d", k);
-	WANT(w, expected, container_attach(&m->c, bdf));
+	broken = mock_arm(w, &how);
+	ret = container_attach(&m->c, bdf);
+	/* if it is not the trial of what a call is that fails */
+	if (mock_disarm(w, broken, &how) && ret == -ENOMEM)
+		expected = ret;
+	WANT(w, expected, ret);
 	if (expected)
 		return;
 	set_iommu(w);
@@ -1407,12 +1795,18 @@ static void detach_phys(struct world *w, int k)
 	} else {
 		size = m->nvme[k].mem.size;
 		nvme_close(&m->nvme[k]);
-		WANT(w, size, dma_unmap(&m->c, nvme_iova(k), size));
+		if (size)
+			WANT(w, size, dma_unmap(&m->c, nvme_iova(k), size));
+		if (w->exact)
+			model_shared(w);
 	}
 	WANT(w, 0, container_detach(&m->c, phys_name(k)));
 	m->phys[k] = false;
-	if (w->exact)
-		model_detached(w);
+	if (!w->exact)
+		return;
+	model_detached(w, k);
+	if (m->tracking && rnd(w, 2))
+		dirty_look(w, 0, w->npages);
 }
 
 static void attach_emulated(struct world *w, int k)
@@ -1421,6 +1815,17 @@ static void attach_emulated(struct world *w, int k)
 	int expected = w->nr_invalid ? -EBUSY : 0;
 
 	tell(w, "%d", k);
+	if (args.pt) {
+		/* refused when the container gets a backend, or when it has it */
+		expected = m->has_iommu ? -EOPNOTSUPP : 0;
+		WANT(w, expected, emulated_attach(&m->c, k));
+		if (expected)
+			return;
+		WANT(w, -EOPNOTSUPP,
+		     ioctl(m->c.fd, VFIO_SET_IOMMU, type()) ? -errno : 0);
+		WANT(w, 0, container_detach(&m->c, emulated_name(k)));
+		return;
+	}
 	WANT(w, expected, emulated_attach(&m->c, k));
 	if (expected)
 		return;
@@ -1475,6 +1880,8 @@ static void op_group(struct world *w)
 
 static void *unplug(void *arg)
 {
+	if (args.mock)
+		return (void *)(intptr_t)mock_unplug(&mocks[mock_of(UNPLUGGED)], 1);
 	return (void *)(intptr_t)pci_write(arg, "remove", "1");
 }
 
@@ -1505,17 +1912,193 @@ static void op_unplug(struct world *w)
 		}
 	}
 	m->phys[UNPLUGGED] = false;
-	model_detached(w);
-	WANT(w, 0, pci_rescan_bind(bdf));
+	model_detached(w, UNPLUGGED);
+	WANT(w, 0, args.mock ? mock_plug(&mocks[mock_of(UNPLUGGED)], 1) :
+			       pci_rescan_bind(bdf));
+}
+
+/*
+ * Operations: the second container
+ */
+
+/* Locked memory is limited to @npages more than there is; -1: it is not. */
+static void limit_locked(struct world *w, long npages)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (npages >= 0)
+		limit.rlim_cur = (locked_pages() + npages) * PAGE;
+	WANT(w, 0, setrlimit(RLIMIT_MEMLOCK, &limit) ? -errno : 0);
+	WANT(w, 0, syscall(SYS_capget, &head, data) ? -errno : 0);
+	data[0].effective = data[0].permitted;
+	if (npages >= 0)
+		data[0].effective &= ~(1U << CAP_IPC_LOCK);
+	WANT(w, 0, syscall(SYS_capset, &head, data) ? -errno : 0);
+}
+
+static void beside_map(struct world *w, int first, int n, int user, __u32 flags)
+{
+	struct beside *b = &w->m->beside;
+	int expected = 0, ret;
+	long need = 0;
+
+	for (int i = 0; i < n && !expected; i++)
+		expected = b->dma[first + i] ? -EEXIST : 0;
+	for (int i = 0; i < n && !expected; i++)
+		expected = pin_error(w, user + i, flags);
+	/* its attempt is what enters all that the first one holds */
+	w->m->shared |= w->nr_mapped || nvme_pages(w->m);
+	if (!expected && one_in(w, 3)) {
+		charged_pages(w);
+		for (int i = 0; i < n; i++)
+			need += is_new(w->user[user + i].object);
+		/* what the first one has not entered yet is not at the limit by chance */
+		if (b->nr_mapped && need && one_in(w, 2)) {
+			need--;
+			expected = -ENOMEM;
+		}
+		tell(w, "%ld pages more can be locked", need);
+		if (b->nr_mapped)
+			limit_locked(w, need);
+	}
+	tell(w, "map %d+%d to %d, flags %x", first, n, user, flags);
+	ret = dma_map(&b->c, OTHER_IOVA + first * PAGE, va_of(w, user), n * PAGE, flags);
+	limit_locked(w, -1);
+	WANT(w, expected, ret);
+	for (int i = 0; i < n && !ret; i++)
+		object_set(&b->dma[first + i], w->user[user + i].object);
+	b->nr_mapped += ret ? 0 : n;
+}
+
+static void beside_unmap(struct world *w, int first, int n)
+{
+	struct beside *b = &w->m->beside;
+	long count = 0;
+
+	for (int i = first; i < first + n; i++) {
+		count += !!b->dma[i];
+		object_set(&b->dma[i], NULL);
+	}
+	tell(w, "unmap %d+%d", first, n);
+	WANT(w, count * (long)PAGE, n == BESIDE_WINDOW ? dma_unmap_all(&b->c) :
+				    dma_unmap(&b->c, OTHER_IOVA + first * PAGE, n * PAGE));
+	b->nr_mapped -= count;
+}
+
+static void op_beside(struct world *w)
+{
+	struct beside *b = &w->m->beside;
+	int first, n, user;
+
+	if (!b->c.ngroups)
+		return;
+	model_shared(w);
+	some_range(w, BESIDE_WINDOW, &first, &n);
+	switch (rnd(w, 16)) {
+	case 0:
+		/* all of it, so that it has no owner */
+		beside_unmap(w, 0, BESIDE_WINDOW);
+		break;
+	case 1:
+		/* more holds of a page than are charged once */
+		user = rnd(w, w->npages);
+		n = 30 + rnd(w, 100);
+		first = rnd(w, BESIDE_WINDOW - n);
+		beside_unmap(w, first, n);
+		while (n--)
+			beside_map(w, first + n, 1, user, RW);
+		break;
+	case 2 ... 5:
+		beside_unmap(w, first, n);
+		break;
+	default:
+		if (rnd(w, 3))
+			beside_unmap(w, first, n);
+		beside_map(w, first, n, some_user(w, first, n), some_access(w));
+	}
+	see_pins(w);
 }
 
 /*
  * Operations: dirty tracking, user addresses
  */
 
+static void dirty_start(struct world *w)
+{
+	static const __u32 choices[] = {
+		0, VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED, VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE,
+	};
+	__u32 choice = choices[rnd(w, 3)];
+	struct machine *m = w->m;
+	int expected = 0;
+
+	/* the same once more, which is no START */
+	if (m->tracking && rnd(w, 2))
+		choice = m->choice;
+	if (m->tracking)
+		expected = choice == m->choice ? 0 : -EBUSY;
+	else if (choice == VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE &&
+		 dirty_source(m, choice) == VFIO_IOMMU_TYPE1V3_DIRTY_ALL)
+		expected = -EOPNOTSUPP;
+	tell(w, "start, choice %x", choice);
+	WANT(w, expected,
+	     dirty_tracking(&m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START | choice));
+	if (expected)
+		return;
+	m->tracking = true;
+	m->choice = choice;
+}
+
+static void dirty_stop(struct world *w)
+{
+	tell(w, "stop");
+	WANT(w, 0, dirty_tracking(&w->m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP));
+	w->m->tracking = false;
+	w->m->choice = 0;
+	for (int i = 0; i < w->npages; i++) {
+		w->page[i].dirty = false;
+		w->page[i].written = false;
+		w->page[i].near = false;
+	}
+}
+
+/* What others have set, and bits behind the end, stay. */
+static int dirty_or(struct world *w, int first, int n, __u64 *bits, const __u64 *others,
+		    size_t bytes)
+{
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap dirty;
+		struct vfio_iommu_type1_dirty_bitmap_get get;
+	} u = {
+		.dirty.argsz = sizeof(u),
+		.dirty.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP |
+			       VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR,
+		.get.iova = iova_of(w, first),
+		.get.size = n * PAGE,
+		.get.bitmap.pgsize = PAGE,
+		.get.bitmap.size = bytes,
+		.get.bitmap.data = bits,
+	};
+
+	memcpy(bits, others, bytes);
+	if (ioctl(w->m->c.fd, VFIO_IOMMU_DIRTY_PAGES, &u))
+		return -errno;
+	for (size_t i = 0; i < bytes * 8; i++) {
+		bool was = others[i / 64] >> i % 64 & 1, is = bits[i / 64] >> i % 64 & 1;
+
+		if (was && !is)
+			FAIL(w, "the bit of page %zu, which was set, is not", first + i);
+		if (i >= (size_t)n && was != is)
+			FAIL(w, "bit %zu is set, behind the end", i);
+	}
+	return 0;
+}
+
 static void op_dirty(struct world *w)
 {
-	__u64 bits[MAX_WINDOW / 64 + 1];
+	__u64 bits[MAX_WINDOW / 64 + 1], others[MAX_WINDOW / 64 + 1] = {};
 	struct machine *m = w->m;
 	int first, n, ret;
 	bool unmap;
@@ -1524,16 +2107,10 @@ static void op_dirty(struct world *w)
 		return;
 	switch (rnd(w, 12)) {
 	case 0 ... 1:
-		tell(w, "start");
-		WANT(w, 0, dirty_tracking(&m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
-		m->tracking = true;
+		dirty_start(w);
 		return;
 	case 2:
-		tell(w, "stop");
-		WANT(w, 0, dirty_tracking(&m->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP));
-		m->tracking = false;
-		for (int i = 0; i < w->npages; i++)
-			w->page[i].dirty = false;
+		dirty_stop(w);
 		return;
 	}
 	some_range(w, w->npages, &first, &n);
@@ -1550,16 +2127,22 @@ static void op_dirty(struct world *w)
 		/* pins go before the bits are read */
 		if (!ret)
 			model_release(w, first, n);
+	} else if (one_in(w, 3)) {
+		for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+			others[i] = prng(&w->rng) & prng(&w->rng);
+		ret = dirty_or(w, first, n, bits, others, sizeof(bits));
+		WANT(w, m->tracking ? 0 : -EINVAL, ret);
 	} else {
 		ret = dirty_bitmap(&m->c, iova_of(w, first), n * PAGE, PAGE, bits,
 				   sizeof(bits));
 		WANT(w, m->tracking ? 0 : -EINVAL, ret);
 	}
 	for (int i = 0; i < n && !ret; i++) {
-		if ((bits[i / 64] >> i % 64 & 1) != page_dirty(w, first + i))
-			FAIL(w, "the dirty bit of page %d is %d", first + i,
-			     (int)(bits[i / 64] >> i % 64 & 1));
+		if (!(others[i / 64] >> i % 64 & 1))
+			see_dirty(w, first + i, bits[i / 64] >> i % 64 & 1);
 		w->page[first + i].dirty = false;
+		w->page[first + i].written = false;
+		w->page[first + i].near = false;
 	}
 	if (unmap && !ret)
 		model_unmap(w, first, n);
@@ -1586,7 +2169,8 @@ static void op_vaddr(struct world *w)
 	}
 	user = some_user(w, first, n);
 	if (w->nr_invalid ? rnd(w, 8) : one_in(w, 8)) {
-		expected = !count ? -ENOENT : invalid < n ? -EINVAL : 0;
+		expected = args.pt ? -EOPNOTSUPP : !count ? -ENOENT :
+			   invalid < n ? -EINVAL : 0;
 		tell(w, "update %d+%d to %d", first, n, user);
 		WANT(w, expected, vaddr_update(&m->c, iova_of(w, first),
 					       va_of(w, user), n * PAGE));
@@ -1597,7 +2181,7 @@ static void op_vaddr(struct world *w)
 		w->nr_invalid -= expected ? 0 : n;
 		return;
 	}
-	expected = has_emulated(m) ? -EBUSY : invalid ? -EINVAL : 0;
+	expected = args.pt ? -EOPNOTSUPP : has_emulated(m) ? -EBUSY : invalid ? -EINVAL : 0;
 	tell(w, "invalidate %d+%d", first, n);
 	WANT(w, expected ?: count * (long)PAGE,
 	     vaddr_invalidate(&m->c, iova_of(w, first), n * PAGE, 0));
@@ -1803,8 +2387,18 @@ static void bad_other(struct world *w)
 		.get.bitmap.size = 8,
 		.get.bitmap.data = (void *)8,
 	};
+	static const __u32 choices[] = {
+		VFIO_IOMMU_DIRTY_PAGES_FLAG_START | VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED |
+			VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE,
+		VFIO_IOMMU_DIRTY_PAGES_FLAG_START | VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR,
+		VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP | VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED,
+		VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP | VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR,
+		VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP |
+			VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE,
+		VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED, VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR,
+	};
 	__u32 info[4] = { rnd(w, 16) };
-	int what = rnd(w, 7), expected = -EINVAL, ret;
+	int what = rnd(w, 8), expected = -EINVAL, ret;
 	unsigned long cmd = VFIO_IOMMU_DIRTY_PAGES;
 	void *arg = &u;
 
@@ -1814,6 +2408,9 @@ static void bad_other(struct world *w)
 		break;
 	case 1:
 		u.dirty.argsz = rnd(w, 8);
+		break;
+	case 7:
+		u.dirty.flags = choices[rnd(w, sizeof(choices) / sizeof(*choices))];
 		break;
 	case 2:
 		u.get.size = 0;
@@ -1831,7 +2428,7 @@ static void bad_other(struct world *w)
 		break;
 	default:
 		cmd = VFIO_SET_IOMMU;
-		arg = (void *)VFIO_TYPE1v3_IOMMU;
+		arg = (void *)type();
 		break;
 	}
 	tell(w, "other %d", what);
@@ -1850,13 +2447,18 @@ static void op_info(struct world *w)
 {
 	struct machine *m = w->m;
 	struct vfio_iommu_type1v3_info_cap_dirty cap;
+	__u32 flags = VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_PINNED | VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_OR;
 
 	if (!w->exact)
 		return;
-	WANT(w, !has_emulated(m), ioctl(m->c.fd, VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR));
+	WANT(w, !args.pt && !has_emulated(m),
+	     ioctl(m->c.fd, VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR));
 	WANT(w, 1, ioctl(m->c.fd, VFIO_CHECK_EXTENSION, VFIO_UNMAP_ALL));
 	WANT(w, 0, info_cap(&m->c, VFIO_IOMMU_TYPE1V3_INFO_CAP_DIRTY, &cap, sizeof(cap)));
-	WANT(w, has_domain(m), cap.source);
+	WANT(w, dirty_source(m, m->choice), cap.source);
+	if (dirty_source(m, 0) != VFIO_IOMMU_TYPE1V3_DIRTY_ALL)
+		flags |= VFIO_IOMMU_TYPE1V3_DIRTY_FLAG_HARDWARE;
+	WANT(w, flags, cap.flags);
 }
 
 static const struct {
@@ -1886,7 +2488,9 @@ static const struct {
 	{ "fork", op_fork, 4, true },
 	{ "group", op_group, 8, true },
 	{ "unplug", op_unplug, 1, true },
+	{ "beside", op_beside, 60, true },
 	{ "dirty", op_dirty, 40, true },
+	{ "dirty-again", op_dirty_again, 10, true },
 	{ "vaddr", op_vaddr, 30, true },
 	{ "bad", op_bad, 40 },
 	{ "info", op_info, 10, true },
@@ -1923,6 +2527,8 @@ static void run_op(struct world *w, __u64 seed, unsigned int i)
 		see_dma(w, rnd(w, w->npages - 32), 32);
 	if (i % 64 == 0)
 		see_pins(w);
+	if (i % 16 == 0)
+		see_mocks(w);
 	if (i % 256 == 0)
 		see_fault(w, rnd(w, w->npages));
 	if (w->exact)
@@ -1969,9 +2575,44 @@ static void world_init(struct world *w, struct machine *m, bool exact, int nr)
 	}
 }
 
-static void machine_init(struct machine *m)
+/* IOMMUs of this round, which go with its process */
+static void mocks_create(struct machine *m, __u64 seed)
 {
+	static const int widths[] = { 39, 48, 57 };
+	struct vfio_mock_iommu_create config = {
+		.reserved = { { MSI_IOVA, MSI_IOVA + MIB - 1 } },
+		.nr_devices = 2,
+	};
+	struct world w = { .m = m, .rng = seed, .what = "begin" };
+	unsigned int kind, width;
+
+	for (int k = 0; k < NR_MOCK; k++) {
+		kind = rnd(&w, NR_MOCK_KINDS);
+		width = widths[rnd(&w, 3)];
+		config.pgsizes = mock_kinds[kind].pgsizes;
+		config.flags = mock_kinds[kind].flags;
+		config.aperture.last = (1ULL << width) - 1;
+		tell(&w, "IOMMU %d: %s, %u bits", k, mock_kinds[kind].name, width);
+		WANT(&w, 0, mock_create(&mocks[k], &config));
+		m->records[k] = mocks[k].tracks && config.flags & VFIO_MOCK_IOMMU_DIRTY;
+		m->units[k] = config.flags & VFIO_MOCK_IOMMU_CALLS ? -PAGE : config.pgsizes;
+	}
+	kind = rnd(&w, NR_MOCK_KINDS);
+	config = (struct vfio_mock_iommu_create){
+		.pgsizes = mock_kinds[kind].pgsizes,
+		.flags = mock_kinds[kind].flags,
+	};
+	tell(&w, "IOMMU of the second container: %s", mock_kinds[kind].name);
+	WANT(&w, 0, mock_create(&mock_beside, &config));
+}
+
+static void machine_init(struct machine *m, __u64 seed)
+{
+	const char *bdf;
+
 	memset(m, 0, sizeof(*m));
+	if (args.mock)
+		mocks_create(m, seed);
 	pthread_mutex_init(&m->nvme_lock, NULL);
 	for (int k = 0; k < NR_NVME; k++)
 		nvme_init(&m->nvme[k]);
@@ -1984,6 +2625,12 @@ static void machine_init(struct machine *m)
 		lseek(m->log, 0, SEEK_END);
 	container_init(&m->c);
 	m->c.fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	container_init(&m->beside.c);
+	bdf = args.mock ? mock_beside.name[0] : getenv(ENV_STREAM);
+	if (bdf && container_open(&m->beside.c, VFIO_TYPE1v3_IOMMU, bdf)) {
+		printf("# no second container\n");
+		exit(1);
+	}
 }
 
 /* Everything out again, and nothing left of it */
@@ -1997,6 +2644,8 @@ static void round_end(struct world *w)
 		WANT(w, w->nr_mapped * (long)PAGE + size, dma_unmap_all(&m->c));
 		model_unmap(w, 0, w->npages);
 	}
+	if (m->beside.c.ngroups)
+		WANT(w, m->beside.nr_mapped * (long)PAGE, dma_unmap_all(&m->beside.c));
 	reap_all(w);
 	for (int k = 0; k < NR_NVME; k++)
 		nvme_close(&m->nvme[k]);
@@ -2007,10 +2656,19 @@ static void round_end(struct world *w)
 	if (m->phys[UNPLUGGED])
 		close(m->device);
 	container_close(&m->c);
+	container_close(&m->beside.c);
 	WANT(w, m->locked, locked_pages());
 	WANT(w, m->pinned, pinned_pages());
 	for (int u = 0; u < w->npages && w->exact; u++)
 		see_cpu(w, u);
+	for (int k = 0; args.mock && k < NR_MOCK; k++) {
+		struct vfio_mock_iommu_state state = mock_state(&mocks[k]);
+
+		WANT(w, 0, (long)state.errors);
+		WANT(w, 0, (long)state.left);
+		WANT(w, 0, (long)state.leaves);
+		WANT(w, 0, (long)state.domains);
+	}
 	see_log(w);
 }
 
@@ -2019,7 +2677,7 @@ static void round_exact(__u64 seed, const bool *left_out, unsigned int nr)
 	static struct machine m;
 	static struct world w;
 
-	machine_init(&m);
+	machine_init(&m, seed);
 	world_init(&w, &m, true, 0);
 	w.rng = seed;
 	w.op = -1;
@@ -2171,6 +2829,8 @@ static void *chaos_bytes(void *arg)
 		case VFIO_IOMMU_DIRTY_PAGES:
 			if (rnd(w, 4))
 				dirty->flags = 1 << rnd(w, 3);
+			if (one_in(w, 3))
+				dirty->flags |= 1U << (16 + rnd(w, 3));
 			get->iova = iova;
 			get->size = size;
 			if (rnd(w, 2))
@@ -2184,35 +2844,62 @@ static void *chaos_bytes(void *arg)
 	return NULL;
 }
 
+/* A second container, which holds what the workers map, and lets go of all of it at times */
+static void *chaos_beside(void *arg)
+{
+	struct world *w = arg;
+	struct container *c = &w->m->beside.c;
+	int first, n;
+
+	while (!stopped() && c->ngroups) {
+		some_range(w, w->npages, &first, &n);
+		switch (rnd(w, 16)) {
+		case 0:
+			dma_unmap_all(c);
+			break;
+		case 1 ... 5:
+			dma_unmap(c, OTHER_IOVA + first * PAGE, n * PAGE);
+			break;
+		default:
+			dma_map(c, OTHER_IOVA + first * PAGE,
+				(void *)(USER_BASE + rnd(w, args.threads) * GIB +
+					 some_user(w, first, n) * PAGE), n * PAGE, RW);
+		}
+	}
+	dma_unmap_all(c);
+	return NULL;
+}
+
 static void round_threads(__u64 seed, unsigned int nr)
 {
-	static struct world w[MAX_THREADS + 2];
+	static void *(* const chaos[])(void *arg) = {
+		chaos_groups, chaos_bytes, chaos_beside,
+	};
+	static struct world w[MAX_THREADS + NR_CHAOS];
 	static struct machine m;
 	unsigned int n = args.threads;
 
-	machine_init(&m);
-	for (unsigned int i = 0; i < n + 2; i++) {
+	machine_init(&m, seed);
+	for (unsigned int i = 0; i < n + NR_CHAOS; i++) {
 		world_init(&w[i], &m, false, i);
 		w[i].seed = seed + i * 7777777;
 		w[i].rng = w[i].seed;
 		w[i].nr_ops = nr / n;
 	}
 	attach_emulated(&w[0], 0);
-	if (rnd(&w[0], 4))
+	if (args.pt || rnd(&w[0], 4))
 		attach_phys(&w[0], 0);
 	if (m.has_iommu) {
 		if (rnd(&w[0], 2))
 			dirty_tracking(&m.c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START);
 		stop = false;
-		for (unsigned int i = 0; i < n + 2; i++)
+		for (unsigned int i = 0; i < n + NR_CHAOS; i++)
 			WANT(&w[i], 0, pthread_create(&w[i].thread, NULL,
-						      i < n ? worker :
-						      i == n ? chaos_groups :
-							       chaos_bytes, &w[i]));
+						      i < n ? worker : chaos[i - n], &w[i]));
 		for (unsigned int i = 0; i < n; i++)
 			pthread_join(w[i].thread, NULL);
 		__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-		for (unsigned int i = n; i < n + 2; i++)
+		for (unsigned int i = n; i < n + NR_CHAOS; i++)
 			pthread_join(w[i].thread, NULL);
 	}
 	round_end(&w[0]);
@@ -2230,7 +2917,7 @@ static void round_threads(__u64 seed, unsigned int nr)
  */
 static void device_resets(bool on)
 {
-	for (int k = 0; k < NR_PHYS; k++) {
+	for (int k = 0; !args.mock && k < NR_PHYS; k++) {
 		if (phys_name(k))
 			pci_write(phys_name(k), "reset_method", on ? "default" : "\n");
 	}
@@ -2239,7 +2926,7 @@ static void device_resets(bool on)
 /* A device that a round has lost comes back. */
 static void repair(void)
 {
-	const char *bdf = getenv(ENV_BAR);
+	const char *bdf = args.mock ? NULL : getenv(ENV_BAR);
 	char path[100];
 	int fd;
 
@@ -2351,8 +3038,9 @@ static void shrink(__u64 seed, unsigned int nr)
 	if (run_round(seed, out, nr, true, false))
 		printf("# this time it went well\n");
 	args.verbose = false;
-	printf("# again: make fuzz SEED=%llu FUZZ_ARGS='--threads 1 --round %u --verbose --only ",
-	       seed, nr);
+	printf("# again: make fuzz %s%sSEED=%llu ", args.mock ? "IOMMU=mock " : "",
+	       args.pt ? "RECORD=pt " : "", seed);
+	printf("FUZZ_ARGS='--threads 1 --round %u --verbose --only ", nr);
 	print_list(out, nr);
 	printf("'\n");
 	free(out);
@@ -2386,7 +3074,8 @@ static void explain(__u64 seed, bool exact)
 	if (exact && !args.only)
 		shrink(seed, args.round);
 	else if (!exact)
-		printf("# again: make fuzz SEED=%llu FUZZ_ARGS='%s %u %s %lu'\n", seed,
+		printf("# again: make fuzz %s%sSEED=%llu FUZZ_ARGS='%s %u %s %lu'\n",
+		       args.mock ? "IOMMU=mock " : "", args.pt ? "RECORD=pt " : "", seed,
 		       "--threads", args.threads, "--round", args.round);
 }
 
@@ -2555,9 +3244,11 @@ int main(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "ops", 1, NULL, 'o' },
 		{ "round", 1, NULL, 'r' }, { "threads", 1, NULL, 't' },
 		{ "seconds", 1, NULL, 'S' }, { "only", 1, NULL, 'O' },
-		{ "verbose", 0, NULL, 'v' }, { "soak", 0, NULL, 'k' }, { },
+		{ "verbose", 0, NULL, 'v' }, { "soak", 0, NULL, 'k' },
+		{ "mock", 0, NULL, 'm' }, { "pt", 0, NULL, 'p' }, { },
 	};
 	bool one = true, several = true, ok = true, good;
+	char kind[16] = "";
 	unsigned int nr = 0;
 	time_t now;
 	int opt;
@@ -2587,6 +3278,12 @@ int main(int argc, char **argv)
 		case 'k':
 			args.soak = true;
 			break;
+		case 'm':
+			args.mock = true;
+			break;
+		case 'p':
+			args.pt = true;
+			break;
 		case 'v':
 			args.verbose = true;
 			break;
@@ -2603,12 +3300,15 @@ int main(int argc, char **argv)
 		args.threads = 3;
 	}
 
+	if (args.mock)
+		mock_allow_unsafe(true);
+	snprintf(kind, sizeof(kind), "%s%s", args.mock ? "_mock" : "", args.pt ? "_pt" : "");
 	printf("TAP version 13\n1..%d\n# seed %llu\n",
 	       args.soak ? 1 : one + several, args.seed);
 	if (args.soak) {
 		ok = soak(args.seconds ?: 60);
 		device_resets(true);
-		printf("%sok 1 fuzz.soak\n", ok ? "" : "not ");
+		printf("%sok 1 fuzz%s.soak\n", ok ? "" : "not ", kind);
 		return !ok;
 	}
 	probe_cuts(true);
@@ -2616,13 +3316,14 @@ int main(int argc, char **argv)
 	if (one) {
 		good = run_rounds(true, several ? args.ops * 3 / 4 : args.ops,
 				  args.seconds ? now + args.seconds / (1 + several) : 0);
-		printf("%sok %u fuzz.one_thread\n", good ? "" : "not ", ++nr);
+		printf("%sok %u fuzz%s.one_thread\n", good ? "" : "not ", ++nr, kind);
 		ok &= good;
 	}
 	if (several) {
 		good = run_rounds(false, one ? args.ops / 4 : args.ops,
 				  args.seconds ? now + args.seconds : 0);
-		printf("%sok %u fuzz.several_threads\n", good ? "" : "not ", ++nr);
+		printf("%sok %u fuzz%s.several_threads\n", good ? "" : "not ", ++nr,
+		       kind);
 		ok &= good;
 	}
 	probe_cuts(false);

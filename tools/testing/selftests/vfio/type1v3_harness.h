@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * On top of kselftest_harness.h: every test runs on type1v3 and, as the
+ * On top of kselftest_harness.h: every test runs on both records of type1v3 and, as the
  * control, on type1v2.
  */
 #ifndef TYPE1V3_HARNESS_H
@@ -12,6 +12,27 @@
 /* Seconds: for a test that hangs, not for one that is slow on a debug kernel */
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	3600
+
+/*
+ * The variants of a fixture that differ in what VFIO_SET_IOMMU is given; and those of a
+ * fixture whose variants have more members behind that. V3 is for what type1v2 does not
+ * have, or cannot be asked.
+ */
+#define ADD_V3_TYPES(fixture) \
+	FIXTURE_VARIANT_ADD(fixture, type1v3) { VFIO_TYPE1v3_IOMMU }; \
+	FIXTURE_VARIANT_ADD(fixture, type1v3_pt) { VFIO_TYPE1v3_PT_IOMMU }
+
+#define ADD_TYPES(fixture) \
+	FIXTURE_VARIANT_ADD(fixture, type1v2) { VFIO_TYPE1v2_IOMMU }; \
+	ADD_V3_TYPES(fixture)
+
+#define ADD_V3_KIND(fixture, kind, ...) \
+	FIXTURE_VARIANT_ADD(fixture, type1v3_##kind) { VFIO_TYPE1v3_IOMMU, __VA_ARGS__ }; \
+	FIXTURE_VARIANT_ADD(fixture, type1v3_pt_##kind) { VFIO_TYPE1v3_PT_IOMMU, __VA_ARGS__ }
+
+#define ADD_KIND(fixture, kind, ...) \
+	FIXTURE_VARIANT_ADD(fixture, type1v2_##kind) { VFIO_TYPE1v2_IOMMU, __VA_ARGS__ }; \
+	ADD_V3_KIND(fixture, kind, __VA_ARGS__)
 
 /*
  * The PCI address in an environment variable; NULL, and the test skipped,

@@ -34,7 +34,18 @@
  */
 bool is_v3(unsigned long type)
 {
-	return type == VFIO_TYPE1v3_IOMMU;
+	return type == VFIO_TYPE1v3_IOMMU || type == VFIO_TYPE1v3_PT_IOMMU;
+}
+
+/**
+ * has_vaddr() - Does this backend record user addresses?
+ * @type: what VFIO_SET_IOMMU is given
+ *
+ * Without them, groups without an IOMMU and the update of user addresses are refused.
+ */
+bool has_vaddr(unsigned long type)
+{
+	return type != VFIO_TYPE1v3_PT_IOMMU;
 }
 
 /**
@@ -84,7 +95,8 @@ static int group_of(const char *bdf)
 	char path[PATH_MAX], link[PATH_MAX];
 	ssize_t len;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	snprintf(path, sizeof(path), "/sys/bus/%s/devices/%s/iommu_group",
+		 strchr(bdf, ':') ? "pci" : "platform", bdf);
 	len = readlink(path, link, sizeof(link) - 1);
 	if (len < 0)
 		return -errno;
@@ -95,7 +107,7 @@ static int group_of(const char *bdf)
 /**
  * container_attach() - Put the group of one more device into a container
  * @c: container
- * @bdf: PCI address of the device
+ * @bdf: PCI address of the device, or the name of a platform device
  */
 int container_attach(struct container *c, const char *bdf)
 {
@@ -387,10 +399,10 @@ int mem_alloc(struct mem *m, enum mem_kind kind, size_t size)
 
 	memset(m, 0, sizeof(*m));
 	m->size = size;
-	m->len = size + 2 * MIB;
+	m->len = size + LEAF;
 	if (kind == MEM_2M || kind == MEM_1G) {
 		flags |= MAP_HUGETLB;
-		flags |= (kind == MEM_2M ? 21 : 30) << MAP_HUGE_SHIFT;
+		flags |= __builtin_ctzl(kind == MEM_2M ? LEAF : GIB) << MAP_HUGE_SHIFT;
 		m->len = size;
 	} else if (kind == MEM_SHARED) {
 		flags = MAP_SHARED;
@@ -410,7 +422,7 @@ int mem_alloc(struct mem *m, enum mem_kind kind, size_t size)
 		m->base = NULL;
 		return -errno;
 	}
-	m->va = (void *)(((uintptr_t)m->base + 2 * MIB - 1) & ~(2 * MIB - 1));
+	m->va = (void *)(((uintptr_t)m->base + LEAF - 1) & ~(LEAF - 1));
 
 	if (kind == MEM_4K || kind == MEM_SHARED) {
 		madvise(m->base, m->len, MADV_NOHUGEPAGE);
@@ -592,7 +604,7 @@ long locked_pages(void)
 {
 	long kib = scan_file("/proc/self/status", "VmLck:");
 
-	return kib < 0 ? -1 : kib / 4;
+	return kib < 0 ? -1 : kib / TYPE1V3_PAGE_KIB;
 }
 
 /**

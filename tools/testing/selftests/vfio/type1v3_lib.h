@@ -2,7 +2,8 @@
 /*
  * What the type1v3 selftests share: a container with its groups, memory of
  * every kind a program maps, counters of pinned and locked pages, and a small
- * polled NVMe driver that is the DMA engine.
+ * polled NVMe driver that is the DMA engine. A device of vfio_mock_iommu serves as well:
+ * the environment then has its name for the PCI address.
  *
  * Functions that return int give 0 or a negative errno unless they say
  * otherwise. None of them prints or fails a test: that is for the tests.
@@ -19,7 +20,11 @@
 #define KIB		1024UL
 #define MIB		(1024UL * KIB)
 #define GIB		(1024UL * MIB)
-#define PAGE		(4 * KIB)
+#ifndef TYPE1V3_PAGE_KIB
+#define TYPE1V3_PAGE_KIB	4	/* of the kernel that is tested */
+#endif
+#define PAGE		(TYPE1V3_PAGE_KIB * KIB)
+#define LEAF		(PAGE / 8 * PAGE)	/* the usual superpage: a table of entries */
 
 #define RW		(VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE)
 #define RO		VFIO_DMA_MAP_FLAG_READ
@@ -32,7 +37,11 @@
 #define TEST_IOVA	(128 * GIB)
 #define OTHER_IOVA	(256 * GIB)
 #define NVME_IOVA	(500 * GIB)
+#ifdef __aarch64__
+#define MSI_IOVA	0x08000000UL
+#else
 #define MSI_IOVA	0xfee00000UL
+#endif
 
 /* The PCI addresses come from the environment; the run script sets them. */
 #define ENV_NVME	"TYPE1V3_NVME0"	/* DMA engine */
@@ -48,7 +57,7 @@ struct container {
 	int ngroups;
 	struct {
 		int fd;
-		char bdf[16];
+		char bdf[24];
 	} group[MAX_GROUPS];
 };
 
@@ -65,6 +74,7 @@ struct container_info {
 };
 
 bool is_v3(unsigned long type);
+bool has_vaddr(unsigned long type);
 bool type1_is_old(void);
 int wrap_errno(unsigned long type);
 
@@ -85,7 +95,7 @@ __s64 dma_unmap_all(struct container *c);
 enum mem_kind {
 	MEM_4K,		/* anonymous, small pages only */
 	MEM_THP,	/* anonymous, transparent huge pages only */
-	MEM_2M,		/* hugetlbfs */
+	MEM_2M,		/* hugetlbfs, of the size of LEAF */
 	MEM_1G,		/* hugetlbfs */
 	MEM_SHARED,	/* a shared file, in memory */
 };
@@ -129,7 +139,7 @@ struct iommu_calls {
 int iommu_trace(bool on);
 int iommu_trace_read(__u64 iova, __u64 size, struct iommu_calls *calls);
 
-#define NVME_MAX_PAGES	128	/* of one transfer */
+#define NVME_MAX_PAGES	(512 * KIB / PAGE)	/* of one transfer */
 
 enum probe { PROBE_OK, PROBE_FAULT };
 
@@ -150,6 +160,7 @@ struct nvme {
 	__u16 cid;
 	unsigned int pending;		/* commands of nvme_stream() */
 	bool announced;			/* IOMMU faults */
+	bool mock;			/* it is none: reads and writes are its DMA */
 };
 
 void nvme_init(struct nvme *n);

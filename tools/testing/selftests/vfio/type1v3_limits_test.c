@@ -16,6 +16,7 @@
 
 #include "type1v3_harness.h"
 #include "type1v3_emulated.h"
+#include "type1v3_mock.h"
 
 FIXTURE(limits) {
 	const char *bdf;
@@ -28,8 +29,7 @@ FIXTURE_VARIANT(limits) {
 	unsigned long type;
 };
 
-FIXTURE_VARIANT_ADD(limits, type1v2) { VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(limits, type1v3) { VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(limits);
 
 FIXTURE_SETUP(limits)
 {
@@ -269,6 +269,47 @@ TEST_F(limits, cut)
 	EXPECT_LOCKED(0);
 }
 
+/*
+ * Two containers of the process hold the same memory, whatever their records are: it is
+ * charged once, and for as long as one of them holds it. type1v2 charges each.
+ */
+TEST_F(limits, two_containers)
+{
+	const unsigned long types[] = {
+		variant->type, is_v3(variant->type) ? VFIO_TYPE1v3_IOMMU : variant->type,
+	};
+	const bool v3 = is_v3(variant->type);
+	const char *bdf = need_device(_metadata, ENV_NVME2);
+	struct container *c = &self->c, other;
+	__u8 *va = self->mem.va;
+
+	if (!bdf)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		ASSERT_EQ(0, container_open(&other, types[i], bdf));
+		/* pages 0..511 in one, 88..599 and once more 100..187 in the other */
+		ASSERT_EQ(0, dma_map(c, TEST_IOVA, va, 512 * PAGE, RW));
+		ASSERT_EQ(0, dma_map(&other, TEST_IOVA + 7 * PAGE, va + 88 * PAGE, 512 * PAGE,
+				     RW));
+		ASSERT_EQ(0, dma_map(&other, OTHER_IOVA, va + 100 * PAGE, 88 * PAGE, RO));
+		EXPECT_EQ(v3 ? 600 : 1112, locked_pages() - self->locked);
+		EXPECT_EQ(1112, pinned_pages() - self->pinned);
+		if (v3) {
+			/* 50..149, of which 88..149 are held still */
+			EXPECT_EQ(100 * (__s64)PAGE,
+				  dma_unmap(c, TEST_IOVA + 50 * PAGE, 100 * PAGE));
+			EXPECT_EQ(562, locked_pages() - self->locked);
+			EXPECT_EQ(512 * (__s64)PAGE, dma_unmap(&other, TEST_IOVA, GIB));
+			EXPECT_EQ(462, locked_pages() - self->locked);
+			EXPECT_EQ(412 + 88, pinned_pages() - self->pinned);
+		}
+		container_close(&other);
+		EXPECT_LOCKED(v3 ? 412 : 512);
+		EXPECT_EQ((v3 ? 412 : 512) * (__s64)PAGE, dma_unmap_all(c));
+		EXPECT_LOCKED(0);
+	}
+}
+
 /* VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL tells how many mappings there may still be. */
 TEST_F(limits, dma_avail)
 {
@@ -413,7 +454,11 @@ TEST_F_TIMEOUT(limits, concurrent, 900)
 
 FIXTURE(memcg) {
 	struct container c;
+	struct nvme nvme;
+	struct mock mock;
 	struct mem mem, huge;
+	void *device_memory;
+	bool was_unsafe;
 	char dir[64];
 	/* with the process in the cgroup, for which a pipe is too much memory */
 	struct {
@@ -426,14 +471,6 @@ FIXTURE(memcg) {
 	pid_t pid;
 };
 
-FIXTURE_VARIANT(memcg) {
-	bool nvme;
-};
-
-FIXTURE_VARIANT_ADD(memcg, emulated) { false };
-FIXTURE_VARIANT_ADD(memcg, nvme) { true };
-
-#define MEMCG_MAX	(4 * MIB)
 /*
  * Far enough apart that all that the limit allows for, some 13 bytes of the
  * container's and a byte of an IO page table's for each 512 bytes of IOVA, ends
@@ -441,6 +478,53 @@ FIXTURE_VARIANT_ADD(memcg, nvme) { true };
  */
 #define MEMCG_STRIDE	(256 * KIB)
 #define MEMCG_PAGES	((NVME_IOVA - TEST_IOVA) / MEMCG_STRIDE)
+
+/* What is mapped page by page, for as long as there is memory for it */
+struct pattern {
+	__u64 stride;		/* from one page to the next */
+	long npages;		/* at most */
+	bool read_only;		/* every other page is */
+	bool device_memory;	/* all are one page, which is not memory */
+	unsigned int bytes[2];	/* of the two records for each page, at most */
+	unsigned long max;	/* bytes that the memory cgroup has */
+};
+
+static const struct pattern scattered = {
+	MEMCG_STRIDE, MEMCG_PAGES, .bytes = { 16, 1 }, .max = 4 * MIB,
+};
+
+/*
+ * Flags that no two neighbours share; as many regions of 2 MiB as pages, no two alike; and
+ * addresses alone
+ */
+static const struct pattern alternating = {
+	PAGE, 1 << 20, .read_only = true, .bytes = { 11, 10 }, .max = 2 * MIB,
+};
+
+static const struct pattern regions = {
+	2 * MIB + 64 * KIB, (NVME_IOVA - TEST_IOVA) / (3 * MIB), .bytes = { 24, 16 },
+	.max = 4 * MIB,
+};
+
+static const struct pattern aliases = {
+	PAGE, 1 << 20, .device_memory = true, .bytes = { 11, 1 }, .max = 2 * MIB,
+};
+
+FIXTURE_VARIANT(memcg) {
+	enum { WITH_EMULATED, WITH_NVME, WITH_TABLES } device;
+	unsigned long type;
+	const struct pattern *pattern;
+};
+
+FIXTURE_VARIANT_ADD(memcg, emulated) { WITH_EMULATED, VFIO_TYPE1v3_IOMMU, &scattered };
+FIXTURE_VARIANT_ADD(memcg, nvme) { WITH_NVME, VFIO_TYPE1v3_IOMMU, &scattered };
+FIXTURE_VARIANT_ADD(memcg, alternating) { WITH_TABLES, VFIO_TYPE1v3_IOMMU, &alternating };
+FIXTURE_VARIANT_ADD(memcg, regions) { WITH_TABLES, VFIO_TYPE1v3_IOMMU, &regions };
+FIXTURE_VARIANT_ADD(memcg, aliases) { WITH_TABLES, VFIO_TYPE1v3_IOMMU, &aliases };
+FIXTURE_VARIANT_ADD(memcg, pt_scattered) { WITH_TABLES, VFIO_TYPE1v3_PT_IOMMU, &scattered };
+FIXTURE_VARIANT_ADD(memcg, pt_alternating) { WITH_TABLES, VFIO_TYPE1v3_PT_IOMMU, &alternating };
+FIXTURE_VARIANT_ADD(memcg, pt_regions) { WITH_TABLES, VFIO_TYPE1v3_PT_IOMMU, &regions };
+FIXTURE_VARIANT_ADD(memcg, pt_aliases) { WITH_TABLES, VFIO_TYPE1v3_PT_IOMMU, &aliases };
 
 /* VT-d and AMD's IOMMU have page tables, which are charged; virtio-iommu has none. */
 static bool has_page_tables(void)
@@ -456,6 +540,14 @@ static bool has_page_tables(void)
 	if (dir)
 		closedir(dir);
 	return found;
+}
+
+/* What the page tables take for each page of a pattern, at least; as open_with_tables() */
+static unsigned int table_bytes(const struct pattern *pattern)
+{
+	if (!has_page_tables())
+		return 64;	/* an entry of a mock IOMMU is an object */
+	return pattern->stride < 2 * MIB ? PAGE * pattern->stride / (2 * MIB) : PAGE;
 }
 
 static int memcg_write(FIXTURE_DATA(memcg) * self, const char *name, const char *value)
@@ -484,26 +576,66 @@ static long memcg_read(FIXTURE_DATA(memcg) * self, const char *name, const char 
 	return value;
 }
 
+/*
+ * A device behind an IOMMU with page tables, which are charged; behind a mock IOMMU if
+ * there is none.
+ */
+static int open_with_tables(FIXTURE_DATA(memcg) * self)
+{
+	struct vfio_mock_iommu_create config = { .pgsizes = PAGE | 2 * MIB };
+	const char *bdf = getenv(ENV_NVME);
+	int ret = 0;
+
+	if (!has_page_tables()) {
+		self->was_unsafe = mock_allow_unsafe(true);
+		ret = mock_create(&self->mock, &config);
+		bdf = self->mock.name[0];
+	}
+	return ret ?: container_attach(&self->c, bdf);
+}
+
+/* One page that is not memory */
+static int open_device_memory(FIXTURE_DATA(memcg) * self)
+{
+	bool mock = self->mock.fd >= 0;
+	const char *bdf = mock ? self->mock.name[0] : getenv(ENV_NVME);
+	int ret = nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA);
+
+	if (ret)
+		return ret;
+	/* the driver's own memory is not wanted */
+	dma_unmap_all(&self->c);
+	self->device_memory = self->nvme.bar;
+	if (mock)
+		self->device_memory = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, self->nvme.fd, 0);
+	return self->device_memory == MAP_FAILED ? -errno : 0;
+}
+
 FIXTURE_SETUP(memcg)
 {
 	static const char root[] = "/sys/fs/cgroup";
 	char max[32];
 
 	container_init(&self->c);
-	if (variant->nvme && !need_device(_metadata, ENV_NVME))
+	nvme_init(&self->nvme);
+	mock_init(&self->mock);
+	if (variant->device != WITH_EMULATED && !need_device(_metadata, ENV_NVME))
 		return;
 	if (file_write("/sys/fs/cgroup/cgroup.subtree_control", "+memory"))
 		SKIP(return, "no memory controller in %s", root);
 	snprintf(self->dir, sizeof(self->dir), "%s/type1v3_limits", root);
 	ASSERT_EQ(0, mkdir(self->dir, 0755));
-	snprintf(max, sizeof(max), "%lu", MEMCG_MAX);
+	snprintf(max, sizeof(max), "%lu", variant->pattern->max);
 	ASSERT_EQ(0, memcg_write(self, "memory.max", max));
 
 	ASSERT_EQ(0, container_open(&self->c, 0, NULL));
-	ASSERT_EQ(0, variant->nvme ?
+	ASSERT_EQ(0, variant->device == WITH_TABLES ? open_with_tables(self) :
+		     variant->device == WITH_NVME ?
 		     container_attach(&self->c, getenv(ENV_NVME)) :
 		     emulated_attach(&self->c, 0));
-	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU));
+	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, variant->type));
+	if (variant->pattern->device_memory)
+		ASSERT_EQ(0, open_device_memory(self));
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 2 * MIB));
 	memset(self->mem.va, 0, self->mem.size);
 	if (!need_mem(_metadata, &self->huge, MEM_2M, 2 * MIB))
@@ -516,7 +648,12 @@ FIXTURE_SETUP(memcg)
 
 FIXTURE_TEARDOWN(memcg)
 {
+	nvme_close(&self->nvme);
 	container_close(&self->c);
+	if (self->mock.fd >= 0) {
+		mock_destroy(&self->mock);
+		mock_allow_unsafe(self->was_unsafe);
+	}
 	mem_free(&self->mem);
 	mem_free(&self->huge);
 	if (self->dir[0])
@@ -565,8 +702,9 @@ static const char *cut_blocks(FIXTURE_DATA(memcg) * self, long first, long last)
 	return NULL;
 }
 
-static void map_until_full(FIXTURE_DATA(memcg) * self)
+static void map_until_full(FIXTURE_DATA(memcg) * self, const struct pattern *pattern)
 {
+	void *va = self->device_memory;
 	const char *failed;
 	long n;
 	int ret = 0;
@@ -574,9 +712,10 @@ static void map_until_full(FIXTURE_DATA(memcg) * self)
 	/* once when there is memory, so that all it touches is there */
 	failed = map_blocks(self, 0, 2) ?: cut_blocks(self, 0, 2) ?:
 		 map_blocks(self, 0, CUT_BLOCKS);
-	for (n = 0; n < MEMCG_PAGES && !ret; n++)
-		ret = dma_map(&self->c, TEST_IOVA + n * MEMCG_STRIDE,
-			      self->mem.va + n % 512 * PAGE, PAGE, RW);
+	for (n = 0; n < pattern->npages && !ret; n++)
+		ret = dma_map(&self->c, TEST_IOVA + n * pattern->stride,
+			      va ?: self->mem.va + n % 512 * PAGE, PAGE,
+			      va || (pattern->read_only && n % 2) ? RO : RW);
 	failed = failed ?: cut_blocks(self, 0, CUT_BLOCKS);
 	self->shared->ret = ret;
 	self->shared->mapped = n - !!ret;
@@ -590,7 +729,11 @@ static void map_until_full(FIXTURE_DATA(memcg) * self)
 
 TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 {
+	const struct pattern *pattern = variant->pattern;
 	struct container *c = &self->c;
+	const unsigned int table = table_bytes(pattern);
+	const unsigned long max = pattern->max;
+	const unsigned int record = pattern->bytes[!has_vaddr(variant->type)];
 	struct container_info info;
 	long bytes = 0, refused = memcg_read(self, "memory.events", "max "), most;
 	int status;
@@ -603,7 +746,7 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 		memset(self->mem.va, 1, self->mem.size);
 		memset(self->huge.va, 1, self->huge.size);
 		if (!memcg_write(self, "cgroup.procs", "0"))
-			map_until_full(self);
+			map_until_full(self, variant->pattern);
 		_exit(3);
 	}
 	/* the braces: what ends the test is a statement of its own */
@@ -618,23 +761,28 @@ TEST_F_TIMEOUT(memcg, map_scattered_pages, 600)
 		TH_LOG("%s", self->shared->failed);
 	EXPECT_LE(0, refused);
 	EXPECT_LT(refused, memcg_read(self, "memory.events", "max "));
-	if (variant->nvme && has_page_tables()) {
+	ASSERT_EQ(0, container_info(c, &info));
+	EXPECT_EQ(self->shared->mapped, info.own.mapped_pages);
+	if (variant->device == WITH_TABLES) {
+		/* a quarter of what the record takes is not charged: see below */
+		most = max / table;
+		EXPECT_GE(max, table * self->shared->mapped + info.own.store_bytes * 3 / 4);
+		EXPECT_LT((max - MIB / 2) / (table * 3 / 2 + record), self->shared->mapped);
+	} else if (variant->device == WITH_NVME && has_page_tables()) {
 		/* one for each 2 MiB, and nothing else that is as large */
-		most = MEMCG_MAX / PAGE * (2 * MIB / MEMCG_STRIDE);
+		most = max / PAGE * (2 * MIB / MEMCG_STRIDE);
 		EXPECT_LT(most / 10 * 9, self->shared->mapped);
 	} else {
-		most = MEMCG_MAX / 12;
-		EXPECT_LT(MEMCG_MAX / 14, self->shared->mapped);
+		most = max / 12;
+		EXPECT_LT(max / 14, self->shared->mapped);
 	}
 	EXPECT_GT(most, self->shared->mapped);
 	EXPECT_EQ(0, memcg_read(self, "memory.events", "oom_kill "));
-	TH_LOG("%ld pages under a limit of %lu MiB", self->shared->mapped,
-	       MEMCG_MAX / MIB);
-
-	ASSERT_EQ(0, container_info(c, &info));
-	EXPECT_EQ(self->shared->mapped, info.own.mapped_pages);
+	TH_LOG("%ld pages under a limit of %lu MiB, for which the record has %llu bytes",
+	       self->shared->mapped, max / MIB, info.own.store_bytes);
+	EXPECT_GT(self->shared->mapped * record, info.own.store_bytes);
 	/* which has the cgroup's pointers in it, and they are not charged */
-	EXPECT_GT(2 * MEMCG_MAX, info.own.store_bytes);
+	EXPECT_GT(2 * max, info.own.store_bytes);
 
 	/* unmapping needs no memory that there is not */
 	EXPECT_EQ(self->shared->mapped * (__s64)PAGE, dma_unmap_all(c));
@@ -666,6 +814,7 @@ FIXTURE(waiting) {
 	struct mem mem;
 	void *bitmap;
 	int dev, uffd;
+	bool emulated;
 	pthread_t thread;
 	int ret;
 };
@@ -679,10 +828,24 @@ static void *hold_mutex(void *arg)
 	return NULL;
 }
 
+FIXTURE_VARIANT(waiting) {
+	void (*call)(FIXTURE_DATA(waiting) * self);
+	unsigned long type;	/* or 0, for that with addresses and emulated devices */
+};
+
 FIXTURE_SETUP(waiting)
 {
-	self->dev = emulated_open(&self->c, VFIO_TYPE1v3_IOMMU, 0);
-	ASSERT_LE(0, self->dev);
+	self->emulated = !variant->type;
+	self->dev = -1;
+	if (self->emulated) {
+		self->dev = emulated_open(&self->c, VFIO_TYPE1v3_IOMMU, 0);
+		ASSERT_LE(0, self->dev);
+	} else {
+		container_init(&self->c);
+		if (!need_device(_metadata, ENV_NVME) || !need_device(_metadata, ENV_NVME2))
+			return;
+		ASSERT_EQ(0, container_open(&self->c, variant->type, getenv(ENV_NVME)));
+	}
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, PAGE));
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE, RW));
 	ASSERT_EQ(0, dirty_tracking(&self->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
@@ -706,15 +869,15 @@ FIXTURE_TEARDOWN(waiting)
 	EXPECT_EQ(0, self->ret);
 	EXPECT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(1, info.own.mapped_pages);
-	EXPECT_EQ(0, emulated_state(self->dev).pinned);
-	close(self->dev);
+	if (self->emulated) {
+		EXPECT_EQ(0, emulated_state(self->dev).pinned);
+		close(self->dev);
+	}
 	container_close(&self->c);
 	close(self->uffd);
 	munmap(self->bitmap, PAGE);
 	mem_free(&self->mem);
 }
-
-FIXTURE_VARIANT(waiting) { void (*call)(FIXTURE_DATA(waiting) * self); };
 
 static void call_map(FIXTURE_DATA(waiting) * self)
 {
@@ -756,7 +919,10 @@ static void call_check_extension(FIXTURE_DATA(waiting) * self)
 
 static void call_attach(FIXTURE_DATA(waiting) * self)
 {
-	emulated_attach(&self->c, 1);
+	if (self->emulated)
+		emulated_attach(&self->c, 1);
+	else
+		container_attach(&self->c, getenv(ENV_NVME2));
 }
 
 static void call_pin(FIXTURE_DATA(waiting) * self)
@@ -780,6 +946,14 @@ FIXTURE_VARIANT_ADD(waiting, check_extension) { call_check_extension };
 FIXTURE_VARIANT_ADD(waiting, attach) { call_attach };
 FIXTURE_VARIANT_ADD(waiting, pin) { call_pin };
 FIXTURE_VARIANT_ADD(waiting, rw) { call_rw };
+FIXTURE_VARIANT_ADD(waiting, pt_map) { call_map, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_unmap) { call_unmap, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_batch) { call_batch, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_dirty) { call_dirty, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_info) { call_info, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_check_extension)
+	{ call_check_extension, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(waiting, pt_attach) { call_attach, VFIO_TYPE1v3_PT_IOMMU };
 
 TEST_F(waiting, killed)
 {
@@ -794,6 +968,7 @@ TEST_F(waiting, killed)
 	}
 	/* for a lock of the container, not for a page nor for another's lock */
 	while (!task_waits_in(pid, " vfio_type1v3_") &&
+	       !task_waits_in(pid, " vfio_dma_") &&
 	       !waitpid(pid, &status, WNOHANG))
 		usleep(1000);
 	ASSERT_EQ(0, kill(pid, SIGKILL));
@@ -902,6 +1077,9 @@ FIXTURE(doomed) {
 /* More than are mapped in one go */
 #define DOOMED_PAGES	16UL
 
+FIXTURE_VARIANT(doomed) { unsigned long type; };
+ADD_V3_TYPES(doomed);
+
 FIXTURE_SETUP(doomed)
 {
 	const char *bdf;
@@ -915,7 +1093,7 @@ FIXTURE_SETUP(doomed)
 	/* of a process that has a limit */
 	ASSERT_EQ(0, drop_ipc_lock());
 	ASSERT_EQ(0, set_limit(GIB / PAGE));
-	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, bdf));
+	ASSERT_EQ(0, container_open(&self->c, variant->type, bdf));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, bdf, NVME_IOVA));
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 16 * PAGE));
 

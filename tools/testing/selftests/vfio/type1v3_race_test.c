@@ -18,6 +18,7 @@
 #include <linux/fuse.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -250,7 +251,8 @@ static __u8 *slow_file_map(const struct slow_file *f)
 struct race {
 	struct container c;
 	const char *bdf[2];
-	bool physical, emulated, last_group;
+	unsigned long type;
+	bool physical, emulated, last_group, others;
 	__u8 *mem, *slow;
 	struct slow_file *file;	/* where slow memory comes from, or NULL: uffd */
 	int uffd, dev;
@@ -283,7 +285,9 @@ static bool stopped(struct race *r)
  * Kinds of calls, each of which must succeed again and again, or it was no race
  * with it; and when it is called at all
  */
-enum when { ALWAYS, IF_EMULATED, IF_NOT_EMULATED, IF_GROUP_LEAVES };
+enum when {
+	ALWAYS, IF_EMULATED, IF_VADDR, IF_NO_VADDR, IF_SECOND_PIN, IF_GROUP_LEAVES, IF_OTHERS
+};
 
 static const struct kind {
 	const char *what;
@@ -296,8 +300,14 @@ static const struct kind {
 	{ "pin", IF_EMULATED, .positive = true }, { "rw", IF_EMULATED },
 	{ "rw of a kernel thread", IF_EMULATED }, { "in the background", IF_EMULATED },
 	{ "access", IF_EMULATED, .rare = true }, { "pin mine", IF_EMULATED, .positive = true },
-	{ "invalidate", IF_NOT_EMULATED, .positive = true }, { "update", IF_NOT_EMULATED },
-	{ "second pin", .positive = true, .rare = true }, { "attach", IF_GROUP_LEAVES },
+	{ "invalidate", IF_VADDR, .positive = true }, { "update", IF_VADDR },
+	{ "refused vaddr", IF_NO_VADDR }, { "refused group", IF_NO_VADDR },
+	{ "second pin", IF_SECOND_PIN, .positive = true, .rare = true },
+	{ "attach", IF_GROUP_LEAVES },
+	{ "open beside", IF_OTHERS }, { "map beside", IF_OTHERS },
+	{ "unmap beside", IF_OTHERS, .positive = true },
+	{ "leave", IF_OTHERS, .positive = true },
+	{ "pin beside", IF_OTHERS, .positive = true },
 };
 
 static void count(struct race *r, const char *what, long ret)
@@ -312,10 +322,16 @@ static bool is_called(const struct race *r, const struct kind *kind)
 	switch (kind->when) {
 	case IF_EMULATED:
 		return r->emulated;
-	case IF_NOT_EMULATED:
-		return !r->emulated;
+	case IF_VADDR:
+		return !r->emulated && has_vaddr(r->type);
+	case IF_NO_VADDR:
+		return !has_vaddr(r->type);
+	case IF_SECOND_PIN:
+		return has_vaddr(r->type);
 	case IF_GROUP_LEAVES:
 		return r->physical && (r->emulated || r->last_group);
+	case IF_OTHERS:
+		return r->others;
 	default:
 		return true;
 	}
@@ -503,7 +519,16 @@ static void *race_dirty(void *arg)
 	return NULL;
 }
 
-/* A user address goes and comes back; with emulated devices that is refused. */
+/* What must be refused: 0 if it was */
+static __s64 refused(__s64 ret)
+{
+	return ret == -EOPNOTSUPP ? 0 : ret < 0 ? ret : -EPROTO;
+}
+
+/*
+ * A user address goes and comes back; with emulated devices that is refused, and where
+ * there are none.
+ */
 static void *race_vaddr(void *arg)
 {
 	struct racer *t = arg;
@@ -511,12 +536,76 @@ static void *race_vaddr(void *arg)
 
 	while (!stopped(r)) {
 		__u64 iova = IOVA(rnd(t, WINDOW)), size = (1 + rnd(t, 8)) * PAGE;
+		__s64 gone = vaddr_invalidate(&r->c, iova, size, 0);
+		int back = vaddr_update(&r->c, iova, r->mem, size);
 
-		check(r, "invalidate", vaddr_invalidate(&r->c, iova, size, 0),
-		      ERR(EBUSY) | ERR(EINVAL));
-		check(r, "update", vaddr_update(&r->c, iova, r->mem, size),
-		      ERR(ENOENT) | ERR(EINVAL));
+		if (has_vaddr(r->type)) {
+			check(r, "invalidate", gone, ERR(EBUSY) | ERR(EINVAL));
+			check(r, "update", back, ERR(ENOENT) | ERR(EINVAL));
+		} else {
+			check(r, "refused vaddr", refused(gone), ERR(EINVAL));
+			check(r, "refused vaddr", refused(back), ERR(EINVAL));
+		}
 		usleep(rnd(t, 1000));
+	}
+	return NULL;
+}
+
+/* Calls of another container: maps, unmaps, and all of it out, so that it has no owner */
+static void use_beside(struct racer *t, struct container *c)
+{
+	unsigned int npages;
+	__u8 *va;
+
+	for (int i = rnd(t, 40); i >= 0 && !stopped(t->r); i--) {
+		switch (rnd(t, 8)) {
+		case 0:
+			check(t->r, "leave", dma_unmap_all(c), 0);
+			break;
+		case 1 ... 3:
+			check(t->r, "unmap beside",
+			      dma_unmap(c, IOVA(rnd(t, WINDOW)), (1 + rnd(t, 256)) * PAGE),
+			      ERR(EINVAL));
+			break;
+		default:
+			va = some_memory(t, &npages);
+			check(t->r, "map beside", dma_map(c, IOVA(rnd(t, WINDOW)), va,
+							  npages * PAGE, RW), MAY_FAIL);
+		}
+	}
+}
+
+/*
+ * Two more containers of the process, which map the same memory: they come while others
+ * map, and go with what they have
+ */
+static void *race_beside(void *arg)
+{
+	struct racer *t = arg;
+	struct race *r = t->r;
+	struct container c[2];
+	int dev;
+
+	while (!stopped(r)) {
+		container_init(&c[0]);
+		container_init(&c[1]);
+		/* a child of race_memory() may have the group for a moment */
+		check(r, "open beside", container_open(&c[0], VFIO_TYPE1v3_IOMMU, r->bdf[1]),
+		      ERR(EBUSY));
+		/* nothing is pinned for this one, but by its device, which others want too */
+		dev = rnd(t, 3) ? -1 : emulated_open(&c[1], VFIO_TYPE1v3_IOMMU, 1);
+		if (dev >= 0)
+			check(r, "map beside", dma_map(&c[1], IOVA(0), r->mem, 32 * PAGE, RW), 0);
+		for (int i = rnd(t, 4); i >= 0 && c[0].ngroups; i--) {
+			use_beside(t, &c[0]);
+			if (dev >= 0)
+				check(r, "pin beside", emulated_pin(dev, IOVA(i), 1 + rnd(t, 16),
+								    PIN_READ, NULL), 0);
+		}
+		if (dev >= 0)
+			close(dev);
+		container_close(&c[1]);
+		container_close(&c[0]);
 	}
 	return NULL;
 }
@@ -540,7 +629,7 @@ static void *race_groups(void *arg)
 	const __u64 may_fail = ERR(EBUSY) | ERR(EFAULT) | ERR(EINVAL) | ERR(ENODEV);
 	struct racer *t = arg;
 	struct race *r = t->r;
-	int dev;
+	int dev, ret;
 
 	while (!stopped(r)) {
 		switch (rnd(t, 4)) {
@@ -551,7 +640,11 @@ static void *race_groups(void *arg)
 			detach(r, r->bdf[1]);
 			break;
 		case 1:
-			if (emulated_attach(&r->c, 1))
+			ret = emulated_attach(&r->c, 1);
+			/* it can get in while the container has no backend, and no further */
+			if (ret && !has_vaddr(r->type))
+				check(r, "refused group", refused(ret), may_fail);
+			if (ret)
 				break;
 			dev = container_device(&r->c, emulated_name(1));
 			/* without an IOMMU chosen there is no device */
@@ -573,7 +666,7 @@ static void *race_groups(void *arg)
 		default:
 			usleep(rnd(t, 2000));
 		}
-		if (r->last_group && !ioctl(r->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU))
+		if (r->last_group && !ioctl(r->c.fd, VFIO_SET_IOMMU, r->type))
 			__atomic_fetch_add(&r->done, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
@@ -648,7 +741,7 @@ static int race_open(struct race *r)
 		ret = emulated_attach(&r->c, 0);
 	if (!ret && r->physical)
 		ret = container_attach(&r->c, r->bdf[0]);
-	if (!ret && ioctl(r->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU))
+	if (!ret && ioctl(r->c.fd, VFIO_SET_IOMMU, r->type))
 		ret = -errno;
 	if (ret)
 		return ret;
@@ -685,7 +778,9 @@ static int race_once(struct race *r, enum ending end, __u64 seed, unsigned int m
 	void *(*run[])(void *arg) = {
 		race_map, race_map, race_unmap, race_batch, race_pin, race_dirty,
 		race_groups, race_memory, r->emulated ? race_pin : race_vaddr,
+		race_beside,
 	};
+	const unsigned int nr = ARRAY_SIZE(run) - !r->others;
 	struct racer racer[ARRAY_SIZE(run) + 1];
 	pthread_t thread[ARRAY_SIZE(run)], slow;
 	long locked = locked_pages();
@@ -705,7 +800,7 @@ static int race_once(struct race *r, enum ending end, __u64 seed, unsigned int m
 		racer[i] = (struct racer){ .r = r, .rng = seed * 100 + i };
 	if (!r->file && pthread_create(&slow, NULL, slow_memory, &racer[ARRAY_SIZE(run)]))
 		return 3;
-	for (i = 0; i < ARRAY_SIZE(run); i++) {
+	for (i = 0; i < nr; i++) {
 		if (pthread_create(&thread[i], NULL, run[i], &racer[i]))
 			return 3;
 	}
@@ -717,7 +812,7 @@ static int race_once(struct race *r, enum ending end, __u64 seed, unsigned int m
 		pause();
 
 	__atomic_store_n(&r->stop, true, __ATOMIC_RELAXED);
-	for (i = 0; i < ARRAY_SIZE(run); i++)
+	for (i = 0; i < nr; i++)
 		pthread_join(thread[i], NULL);
 	if (r->dev >= 0)
 		close(r->dev);
@@ -774,12 +869,19 @@ FIXTURE(race) {
 	long pinned, users;
 };
 
-FIXTURE_VARIANT(race) { bool physical, emulated, last_group; };
+FIXTURE_VARIANT(race) {
+	bool physical, emulated, last_group, others;
+	unsigned long type;	/* or 0, for that with addresses */
+};
 
 FIXTURE_VARIANT_ADD(race, physical) { .physical = true };
 FIXTURE_VARIANT_ADD(race, emulated) { .emulated = true };
 FIXTURE_VARIANT_ADD(race, both) { .physical = true, .emulated = true };
 FIXTURE_VARIANT_ADD(race, last_group) { .physical = true, .last_group = true };
+FIXTURE_VARIANT_ADD(race, physical_pt) { .physical = true, .type = VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(race, last_group_pt)
+	{ .physical = true, .last_group = true, .type = VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(race, others) { .physical = true, .emulated = true, .others = true };
 
 FIXTURE_SETUP(race)
 {
@@ -792,9 +894,11 @@ FIXTURE_SETUP(race)
 	self->r.succeeded = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, (void *)self->r.succeeded);
+	self->r.type = variant->type ?: VFIO_TYPE1v3_IOMMU;
 	self->r.physical = variant->physical;
 	self->r.emulated = variant->emulated;
 	self->r.last_group = variant->last_group;
+	self->r.others = variant->others;
 	self->pinned = pinned_pages();
 	self->users = module_users();
 	if (need_slow_file(_metadata, &self->file))
@@ -876,6 +980,9 @@ FIXTURE(held) {
 	long locked, pinned;
 };
 
+FIXTURE_VARIANT(held) { unsigned long type; };
+ADD_V3_TYPES(held);
+
 FIXTURE_SETUP(held)
 {
 	container_init(&self->c);
@@ -890,7 +997,7 @@ FIXTURE_SETUP(held)
 	ASSERT_NE(MAP_FAILED, (void *)self->slow);
 	hold_pages(&self->file, self->slow);
 	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, PAGE));
-	ASSERT_EQ(0, container_open(&self->c, VFIO_TYPE1v3_IOMMU, self->bdf[0]));
+	ASSERT_EQ(0, container_open(&self->c, variant->type, self->bdf[0]));
 	ASSERT_EQ(0, nvme_open(&self->nvme, &self->c, self->bdf[0], NVME_IOVA));
 	self->locked = locked_pages();
 	self->pinned = pinned_pages();
@@ -950,6 +1057,9 @@ TEST_F_TIMEOUT(held, others, 900)
 	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(0), self->mem.va, PAGE, RW));
 	EXPECT_EQ(-EEXIST, dma_map(&self->c, IOVA(HELD_PAGES - 1), self->mem.va, PAGE, RW));
 	EXPECT_EQ(0, dirty_tracking(&self->c, VFIO_IOMMU_DIRTY_PAGES_FLAG_START));
+	/* an IOMMU that records reports no page without it */
+	iova[0] = IOVA(100);
+	EXPECT_EQ(0, nvme_dma_write(&self->nvme, iova, 1, data));
 	EXPECT_EQ(0, dirty_bitmap(&self->c, IOVA(0), 128 * PAGE, PAGE, bits, sizeof(bits)));
 	EXPECT_EQ(0, bits[0]);
 	EXPECT_EQ(1ULL << (100 - 64), bits[1]);
@@ -1013,17 +1123,24 @@ FIXTURE(killed_waiting) {
 	struct container c;
 	struct slow_file file;
 	const char *bdf;
+	unsigned long type;
 	__u8 *slow;
 	int dev;
 	bool own;
 	long locked, pinned, users;
 };
 
-FIXTURE_VARIANT(killed_waiting) { enum waits in; };
+FIXTURE_VARIANT(killed_waiting) {
+	enum waits in;
+	unsigned long type;	/* or 0, for that with addresses */
+};
 
 FIXTURE_VARIANT_ADD(killed_waiting, map) { IN_MAP };
 FIXTURE_VARIANT_ADD(killed_waiting, map_few) { IN_MAP_FEW };
 FIXTURE_VARIANT_ADD(killed_waiting, batch) { IN_BATCH };
+FIXTURE_VARIANT_ADD(killed_waiting, map_pt) { IN_MAP, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(killed_waiting, map_few_pt) { IN_MAP_FEW, VFIO_TYPE1v3_PT_IOMMU };
+FIXTURE_VARIANT_ADD(killed_waiting, batch_pt) { IN_BATCH, VFIO_TYPE1v3_PT_IOMMU };
 FIXTURE_VARIANT_ADD(killed_waiting, rw) { IN_RW };
 FIXTURE_VARIANT_ADD(killed_waiting, pin) { IN_PIN };
 FIXTURE_VARIANT_ADD(killed_waiting, attach) { IN_ATTACH };
@@ -1047,6 +1164,7 @@ FIXTURE_SETUP(killed_waiting)
 	self->slow = slow_file_map(&self->file);
 	ASSERT_NE(MAP_FAILED, (void *)self->slow);
 	hold_pages(&self->file, self->slow);
+	self->type = variant->type ?: VFIO_TYPE1v3_IOMMU;
 	self->own = variant->in != IN_PIN && variant->in != IN_ATTACH;
 	if (!self->own)
 		ASSERT_EQ(0, killed_open(self));
@@ -1079,7 +1197,7 @@ static int killed_wait(FIXTURE_DATA(killed_waiting) * self, enum waits in)
 	if (in == IN_RW)
 		ret = killed_open(self);
 	else if (self->own)
-		ret = container_open(&self->c, VFIO_TYPE1v3_IOMMU, self->bdf);
+		ret = container_open(&self->c, self->type, self->bdf);
 	if (ret)
 		return ret;
 	switch (in) {
@@ -1125,6 +1243,14 @@ TEST_F_TIMEOUT(killed_waiting, all_gone, 900)
 
 	/* and it can be done again */
 	slow_file_release(&self->file);
+	if (!has_vaddr(self->type)) {
+		ASSERT_EQ(0, container_open(&self->c, self->type, self->bdf));
+		ASSERT_EQ(0, dma_map(&self->c, IOVA(0), self->slow, HELD_PAGES * PAGE, RW));
+		EXPECT_EQ(HELD_PAGES, locked_pages() - self->locked);
+		EXPECT_EQ(HELD_PAGES, pinned_pages() - self->pinned);
+		EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(&self->c));
+		return;
+	}
 	if (self->own)
 		ASSERT_EQ(0, killed_open(self));
 	ASSERT_EQ(0, container_attach(&self->c, self->bdf));
@@ -1132,6 +1258,81 @@ TEST_F_TIMEOUT(killed_waiting, all_gone, 900)
 	EXPECT_EQ(HELD_PAGES, pinned_pages() - self->pinned);
 	EXPECT_EQ(HELD_PAGES, emulated_pin(self->dev, IOVA(0), HELD_PAGES, PIN_RW, NULL));
 	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(&self->c));
+}
+
+struct beside {
+	struct container c;
+	__u8 *va;
+};
+
+static int map_beside(void *arg)
+{
+	struct beside *b = arg;
+
+	return dma_map(&b->c, IOVA(0), b->va, 2 * PAGE, RW);
+}
+
+/*
+ * The first map in a second container waits for the first one, which has to be looked
+ * through, and is killed: by itself, as it is another process with the same memory.
+ */
+TEST_F_TIMEOUT(killed_waiting, joining, 900)
+{
+	static __u64 stack[8 * KIB];
+	struct beside b = { .va = self->slow };
+	pid_t attacher, mapper;
+	const char *bdf;
+	int status;
+
+	if (variant->in != IN_ATTACH)
+		return;
+	bdf = need_device(_metadata, ENV_NVME2);
+	if (!bdf)
+		return;
+	container_init(&b.c);
+	ASSERT_EQ(0, container_open(&b.c, VFIO_TYPE1v3_IOMMU, bdf));
+	attacher = fork();
+	ASSERT_LE(0, attacher);
+	if (!attacher) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!container_attach(&self->c, self->bdf))
+			pause();
+		_exit(1);
+	}
+	while (sem_trywait(&self->file.asked)) {
+		ASSERT_EQ(0, waitpid(attacher, &status, WNOHANG));
+		usleep(1000);
+	}
+	mapper = clone(map_beside, stack + ARRAY_SIZE(stack), CLONE_VM | SIGCHLD, &b);
+	ASSERT_LE(0, mapper);
+	/* The compiler may make one function of the two. */
+	while (!task_waits_in(mapper, "activate") && !task_waits_in(mapper, "enter_others")) {
+		ASSERT_EQ(0, waitpid(mapper, &status, WNOHANG));
+		usleep(1000);
+	}
+	ASSERT_EQ(0, kill(mapper, SIGKILL));
+	ASSERT_EQ(mapper, waitpid(mapper, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+
+	/* It may have mapped before it died, and is charged beside the other one then. */
+	dma_unmap_all(&b.c);
+
+	/* The first one goes on, and is looked through the next time. */
+	slow_file_release(&self->file);
+	while (pinned_pages() - self->pinned != HELD_PAGES) {
+		ASSERT_EQ(0, waitpid(attacher, &status, WNOHANG));
+		usleep(1000);
+	}
+	EXPECT_EQ(HELD_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(0, map_beside(&b));
+	EXPECT_EQ(HELD_PAGES + 2, pinned_pages() - self->pinned);
+	EXPECT_EQ(HELD_PAGES, locked_pages() - self->locked);
+	EXPECT_EQ(0, kill(attacher, SIGKILL));
+	EXPECT_EQ(attacher, waitpid(attacher, &status, 0));
+	EXPECT_EQ(2 * PAGE, dma_unmap_all(&b.c));
+	container_close(&b.c);
+	EXPECT_EQ(HELD_PAGES * PAGE, dma_unmap_all(&self->c));
+	EXPECT_EQ(self->locked, locked_pages());
 }
 
 TEST_HARNESS_MAIN

@@ -49,8 +49,7 @@ FIXTURE(stream) {
 };
 
 FIXTURE_VARIANT(stream) { unsigned long type; };
-FIXTURE_VARIANT_ADD(stream, type1v2) { VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(stream, type1v3) { VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(stream);
 
 static void *stream_thread(void *arg)
 {

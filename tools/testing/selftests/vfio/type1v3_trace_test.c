@@ -266,9 +266,9 @@ TEST_F(eyes, events_of_a_batch)
 		.iova = IOVA(1), .size = PAGE,
 		.flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP,
 	};
-	/* an unmap that is malformed: its flags are not those of another call */
+	/* an unmap that is malformed: its flags are read as those of an unmap */
 	self->e[3] = self->e[2];
-	self->e[3].flags |= VFIO_DMA_MAP_FLAG_READ;
+	self->e[3].flags |= VFIO_DMA_UNMAP_FLAG_ALL;
 	EXPECT_EQ(2, dma_batch(&self->c, VFIO_IOMMU_TYPE1V3_BATCH_FLAG_CONTINUE, 4,
 			       self->e));
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=READ|WRITE ret=0",
@@ -278,7 +278,7 @@ TEST_F(eyes, events_of_a_batch)
 	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x1000 flags=%s ret=0",
 		      id, IOVA(1), "ENTRY");
 	EXPECT_TRACED("type1v3_unmap: id=%d iova=%#lx size=0x1000 unmapped=0x0 flags=%s ret=%d",
-		      id, IOVA(1), "ENTRY|READ", -EINVAL);
+		      id, IOVA(1), "ENTRY|ALL", -EINVAL);
 	EXPECT_TRACED("type1v3_batch: id=%d entries=4 flags=CONTINUE failed=2", id);
 
 	ASSERT_EQ(0, read_own(id, "stat"));
@@ -287,7 +287,7 @@ TEST_F(eyes, events_of_a_batch)
 	EXPECT_SAYS("batch 1 0 3");
 	EXPECT_SAYS("mapped_pages 1");
 
-	/* One that does nothing has failed; an entry that was not tried has not. */
+	/* One that does nothing has not failed, nor has an entry that was not tried. */
 	EXPECT_EQ(1, dma_batch(&self->c, 0, 2, self->e));
 	EXPECT_TRACED("type1v3_map: id=%d iova=%#lx size=0x2000 vaddr=%#lx flags=%s ret=%d",
 		      id, IOVA(0), va, "READ|WRITE", -EEXIST);
@@ -296,7 +296,7 @@ TEST_F(eyes, events_of_a_batch)
 	EXPECT_TRACED("type1v3_batch: id=%d entries=2 flags= failed=1", id);
 	ASSERT_EQ(0, read_own(id, "stat"));
 	EXPECT_SAYS("map 1 2 2");
-	EXPECT_SAYS("batch 1 1 3");
+	EXPECT_SAYS("batch 2 0 3");
 }
 
 TEST_F(eyes, events_of_devices)
@@ -391,10 +391,12 @@ TEST_F(eyes, as_get_info)
 	EXPECT_EQ(150, info.own.mapped_pages);
 	EXPECT_EQ((long)info.own.mapped_pages, number("mapped_pages", 0));
 	EXPECT_EQ((long)info.own.pinned_pages, number("pinned_pages", 0));
+	EXPECT_EQ((long)info.own.charged_pages, number("charged_pages", 0));
 	EXPECT_EQ((long)info.own.store_bytes, number("store_bytes", 0));
 	EXPECT_EQ(number("store_bytes", 0),
 		  number("nodes", 1) + number("arrays", 1));
 	EXPECT_LT(0, number("arrays", 0));
+	EXPECT_SAYS("# nodes, arrays: number, bytes; map to rw: calls done, calls failed, pages");
 	EXPECT_SAYS("owner %d a b\\nrw 1", getpid());
 	EXPECT_SAYS("emulated groups %d", self->group);
 	EXPECT_EQ(-1, number("domain", 0));
@@ -464,6 +466,46 @@ TEST_F(eyes, physical)
 	container_close(&c);
 }
 
+/* The same files of a container whose record is the IO page table */
+TEST_F(eyes, page_table)
+{
+	const char *bdf = need_device(_metadata, ENV_NVME);
+	struct container_info info;
+	struct container c;
+	int id;
+
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, container_open(&c, VFIO_TYPE1v3_PT_IOMMU, bdf));
+	id = newest_id();
+	/* pages of which every other one has a word of its own, and regions far apart */
+	for (long i = 0; i < 100; i++)
+		ASSERT_EQ(0, dma_map(&c, IOVA(i < 60 ? i : i * 1000), self->mem.va, PAGE,
+				     i % 2 ? RO : RW));
+	EXPECT_EQ(-EEXIST, dma_map(&c, IOVA(7), self->mem.va, PAGE, RW));
+	EXPECT_EQ(-EOPNOTSUPP, vaddr_invalidate(&c, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL));
+	ASSERT_EQ(0, read_own(id, "stat"));
+	ASSERT_EQ(0, container_info(&c, &info));
+	EXPECT_EQ(100, info.own.mapped_pages);
+	EXPECT_EQ(100, number("mapped_pages", 0));
+	EXPECT_EQ(100, number("pinned_pages", 0));
+	EXPECT_EQ(100, number("charged_pages", 0));
+	EXPECT_EQ((long)info.own.store_bytes, number("store_bytes", 0));
+	EXPECT_EQ(number("store_bytes", 0), number("nodes", 1) + number("arrays", 1));
+	EXPECT_LT(0, number("store_bytes", 0));
+	EXPECT_NE(NULL, strstr(text, "\ndomain 0x"));
+	EXPECT_SAYS("map 100 1 100");
+	EXPECT_SAYS("vaddr 0 0 0");
+
+	ASSERT_EQ(100 * PAGE, dma_unmap_all(&c));
+	ASSERT_EQ(0, read_own(id, "stat"));
+	EXPECT_SAYS("mapped_pages 0");
+	EXPECT_SAYS("store_bytes 0");
+	EXPECT_SAYS("nodes 0 0");
+	EXPECT_SAYS("arrays 0 0");
+	container_close(&c);
+}
+
 static atomic_bool stop_disturbing;
 
 static void ignore(int signal)
@@ -491,7 +533,7 @@ TEST_F(eyes, histogram)
 	ASSERT_EQ(0, write_file(TRACEFS "/events/vfio_type1v3/type1v3_map/enable",
 				"0"));
 	ASSERT_EQ(0, read_own(self->id, "runs"));
-	EXPECT_STREQ("", text);
+	EXPECT_STREQ("# pages of a run: from, to; number of such runs\n", text);
 	for (int i = 0; i < batches; i++) {
 		for (int k = 0; k < BATCH_MAX; k++) {
 			self->e[k] = (struct vfio_iommu_type1v3_batch_entry) {
@@ -600,7 +642,7 @@ TEST_F(eyes, kept_open)
 TEST_F(eyes, top)
 {
 	char command[300], owner[32], groups[32], mapped[16], pinned[16];
-	char metadata[16], type1v2[16], expected[32];
+	char charged[16], metadata[16], type1v2[16], expected[32];
 	char *line = NULL, *tool = getenv("TYPE1V3_TOP");
 	int id, pid, n = 0, maps = -1;
 	size_t size = 0;
@@ -620,11 +662,11 @@ TEST_F(eyes, top)
 	table = popen(command, "r");
 	ASSERT_NE(NULL, table);
 	while (getline(&line, &size, table) > 0) {
-		int cells = sscanf(line, "%d %d %31s %31s %15s %15s %15s %*s %15s %*s %d",
+		int cells = sscanf(line, "%d %d %31s %31s %15s %15s %15s %15s %*s %15s %*s %d",
 				   &id, &pid, owner, groups, mapped, pinned,
-				   metadata, type1v2, &maps);
+				   charged, metadata, type1v2, &maps);
 
-		if (cells != 9 || id != self->id)
+		if (cells != 10 || id != self->id)
 			continue;
 		n++;
 		EXPECT_EQ(getpid(), pid);
@@ -633,6 +675,7 @@ TEST_F(eyes, top)
 		EXPECT_STREQ(expected, groups);
 		EXPECT_STREQ("1.0M", mapped);
 		EXPECT_STREQ("0B", pinned);
+		EXPECT_STREQ("0B", charged);
 		snprintf(expected, sizeof(expected), "%ldB",
 			 number("store_bytes", 0));
 		EXPECT_STREQ(expected, metadata);
@@ -658,6 +701,15 @@ TEST_F(eyes, top)
 	ASSERT_LT(0, getline(&line, &size, table));
 	EXPECT_NE(NULL, strstr(line, " 256..511           1  #"));
 	EXPECT_EQ(0, pclose(table));
+
+	/* one that there is not */
+	snprintf(command, sizeof(command), "%s -r %d 2>&1", tool, self->id + 1);
+	table = popen(command, "r");
+	ASSERT_NE(NULL, table);
+	ASSERT_LT(0, getline(&line, &size, table));
+	snprintf(expected, sizeof(expected), ": no container %d (", self->id + 1);
+	EXPECT_NE(NULL, strstr(line, expected)) TH_LOG("%s", line);
+	EXPECT_EQ(1, WEXITSTATUS(pclose(table)));
 	free(line);
 }
 

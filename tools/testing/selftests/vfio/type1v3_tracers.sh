@@ -20,6 +20,7 @@ echo "1..${#commands[@]}"
 
 dir=$(mktemp -d)
 cd "$dir" || exit 1
+ln -s "$(dirname "${TYPE1V3_TOP:-/}")"/*.bt .
 "${TYPE1V3_BINDIR:-$here}/type1v3_load" "$TYPE1V3_NVME0" 2>load &
 load=$!
 trap 'kill $load 2>/dev/null; rm -r "$dir"' EXIT
@@ -29,6 +30,14 @@ for ((i = 0; i < 100; i++)); do
 	sleep 0.1
 done
 
+json_seen() {
+	python3 -c '
+import json, sys
+ours = [c for c in json.load(sys.stdin)["containers"] if c["owner"] == "type1v3_load"]
+sys.exit(len(ours) != 1 or not ours[0]["store_bytes"] or
+	 not ours[0]["calls"]["map"]["done"])' <output
+}
+
 # What tells that a command has seen what the program does
 seen() { # COMMAND
 	case $1 in
@@ -36,6 +45,11 @@ seen() { # COMMAND
 	cat*stat) grep -q '^map [1-9]' output ;;
 	cat*runs) grep -q '^1 1 6[34]$' output ;;
 	type1v3-top*-r*) grep -q '^ *1 .*#' output ;;
+	type1v3-top*json*) json_seen ;;
+	type1v3-top*prometheus*)
+		labels='id="[0-9]+",pid="[0-9]+",owner="type1v3_load",call="map",result="done"'
+		grep -Eqx "type1v3_calls_total\{$labels\} [1-9][0-9]*" type1v3.prom ;;
+	bpftrace*.bt*) grep -q '^@.*\[type1v3_load' output ;;
 	type1v3-top*) grep -q ' type1v3_load ' output ;;
 	bpftrace*error*) grep -q 'map_dma, -17]: [1-9]' output ;;
 	bpftrace*) grep -q '^@' output ;;

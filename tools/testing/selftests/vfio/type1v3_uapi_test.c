@@ -10,9 +10,15 @@
 #include <sys/ioctl.h>
 #include <sys/time.h>
 
+#include "type1v3_emulated.h"
 #include "type1v3_harness.h"
 
-#define USER_TOP	0x7ffffffff000UL	/* first page that is not user space */
+/* first page that is not user space */
+#ifdef __aarch64__
+#define USER_TOP	0x10000000000000UL
+#else
+#define USER_TOP	0x7ffffffff000UL
+#endif
 
 /* VFIO_TYPE1_NESTING_IOMMU, which newer headers do not have */
 #define NESTING		6
@@ -28,8 +34,7 @@ FIXTURE_VARIANT(uapi) {
 	unsigned long type;
 };
 
-FIXTURE_VARIANT_ADD(uapi, type1v2) { VFIO_TYPE1v2_IOMMU };
-FIXTURE_VARIANT_ADD(uapi, type1v3) { VFIO_TYPE1v3_IOMMU };
+ADD_TYPES(uapi);
 
 FIXTURE_SETUP(uapi)
 {
@@ -38,7 +43,7 @@ FIXTURE_SETUP(uapi)
 	if (!self->bdf)
 		return;
 	ASSERT_EQ(0, container_open(&self->c, variant->type, self->bdf));
-	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 2 * MIB));
+	ASSERT_EQ(0, mem_alloc(&self->mem, MEM_4K, 512 * PAGE));
 	memset(self->mem.va, 0, self->mem.size);
 	self->locked = locked_pages();
 	self->pinned = pinned_pages();
@@ -71,6 +76,7 @@ TEST_F(uapi, check_extension)
 	int fd = self->c.fd;
 
 	EXPECT_EQ(v3, ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v3_IOMMU));
+	EXPECT_EQ(v3, ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v3_PT_IOMMU));
 	EXPECT_EQ(!v3, ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1_IOMMU));
 	EXPECT_EQ(!v3, ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU));
 	EXPECT_EQ(!v3 && type1_is_old(),
@@ -94,15 +100,98 @@ TEST_F(uapi, update_vaddr_truth)
 	bool said = ioctl(self->c.fd, VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR);
 	int ret;
 
-	EXPECT_TRUE(said);
+	EXPECT_EQ(has_vaddr(variant->type), said);
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE, RW));
 	ret = ioctl(self->c.fd, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
-	EXPECT_EQ(said ? 0 : -EINVAL, ret);
+	EXPECT_EQ(said ? 0 : -EOPNOTSUPP, ret);
 	ret = dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE,
 		      VFIO_DMA_MAP_FLAG_VADDR);
-	EXPECT_EQ(said ? 0 : -EINVAL, ret);
+	EXPECT_EQ(said ? 0 : -EOPNOTSUPP, ret);
+	EXPECT_HELD(1);
+
+	/* of everything, of another range than is mapped, and of none */
+	EXPECT_EQ(said ? (__s64)PAGE : -EOPNOTSUPP,
+		  vaddr_invalidate(&self->c, 0, 0, VFIO_DMA_UNMAP_FLAG_ALL));
+	EXPECT_EQ(said ? 0 : -EOPNOTSUPP,
+		  vaddr_update(&self->c, TEST_IOVA, self->mem.va, PAGE));
+	EXPECT_EQ(said ? 0 : -EOPNOTSUPP,
+		  vaddr_invalidate(&self->c, OTHER_IOVA, PAGE, 0));
+	EXPECT_EQ(said ? -ENOENT : -EOPNOTSUPP,
+		  vaddr_update(&self->c, OTHER_IOVA, self->mem.va, PAGE));
+	/* what no backend knows is EINVAL with each of them */
+	unmap.flags |= VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+	ret = ioctl(self->c.fd, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
+	EXPECT_EQ(-EINVAL, ret);
 	EXPECT_HELD(1);
 	EXPECT_EQ(PAGE, dma_unmap(&self->c, TEST_IOVA, PAGE));
+}
+
+/*
+ * A group without an IOMMU, as the first one and as another: where the record has no
+ * addresses it is refused, and the container is what it was.
+ */
+TEST_F(uapi, emulated_group)
+{
+	const int want = has_vaddr(variant->type) ? 0 : -EOPNOTSUPP;
+	struct container c;
+	int dev;
+
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, MIB, RW));
+	EXPECT_EQ(want, emulated_attach(&self->c, 0));
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA, self->mem.va, PAGE, RW));
+	if (!want)
+		EXPECT_EQ(0, container_detach(&self->c, emulated_name(0)));
+	EXPECT_HELD(MIB / PAGE);
+	EXPECT_EQ(MIB, dma_unmap(&self->c, TEST_IOVA, MIB));
+
+	dev = emulated_open(&c, variant->type, 1);
+	if (want) {
+		EXPECT_EQ(want, dev);
+		/* nothing was chosen, and another backend can be */
+		EXPECT_EQ(-EINVAL, dma_map(&c, TEST_IOVA, self->mem.va, PAGE, RW));
+		EXPECT_EQ(0, ioctl(c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_IOMMU));
+		dev = container_device(&c, emulated_name(1));
+	}
+	EXPECT_LE(0, dev);
+	EXPECT_EQ(0, dma_map(&c, TEST_IOVA, self->mem.va, PAGE, RW));
+	close(dev);
+	container_close(&c);
+}
+
+/*
+ * The last group leaves: without an IOMMU there is no record of what was mapped. Another
+ * one finds the container empty, whatever it is.
+ */
+TEST_F(uapi, last_domain)
+{
+	const char *bdf = need_device(_metadata, ENV_NVME2);
+	__u8 *va = self->mem.va;
+
+	if (!bdf)
+		return;
+	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, va, 2 * MIB, RW));
+	ASSERT_EQ(0, dma_map(&self->c, OTHER_IOVA, va, PAGE, RO));
+	/* a group that stays, so that all of it does */
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_HELD(2 * MIB / PAGE + 1);
+	EXPECT_EQ(-EEXIST, dma_map(&self->c, TEST_IOVA + MIB, va, PAGE, RW));
+	EXPECT_EQ(PAGE, dma_unmap(&self->c, OTHER_IOVA, GIB));
+	ASSERT_EQ(0, container_attach(&self->c, self->bdf));
+	ASSERT_EQ(0, container_detach(&self->c, bdf));
+	EXPECT_HELD(2 * MIB / PAGE);
+
+	/* and one that does not */
+	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
+	EXPECT_EQ(self->locked, locked_pages());
+	EXPECT_EQ(self->pinned, pinned_pages());
+	ASSERT_EQ(0, container_attach(&self->c, bdf));
+	ASSERT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, variant->type));
+	EXPECT_HELD(0);
+	EXPECT_EQ(0, dma_map(&self->c, TEST_IOVA, va, 2 * MIB, RW));
+	EXPECT_EQ(0, dma_map(&self->c, OTHER_IOVA, va, PAGE, RO));
+	EXPECT_EQ(2 * MIB + PAGE, dma_unmap_all(&self->c));
+	EXPECT_HELD(0);
 }
 
 /* Which backend a number brings, and that only one is taken. */
@@ -131,7 +220,7 @@ TEST_F(uapi, set_iommu)
 	/* a backend comes and goes with the groups, and can be another then */
 	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
 	ASSERT_EQ(0, container_attach(&self->c, self->bdf));
-	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_SET_IOMMU, 100002));
+	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v3_PT_IOMMU + 1));
 	EXPECT_EQ(ENODEV, errno);
 	EXPECT_EQ(0, ioctl(self->c.fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU));
 	ASSERT_EQ(0, container_info(&self->c, &info));
@@ -158,7 +247,7 @@ TEST_F(uapi, without_backend)
 
 	/* after the last group has left, which takes every mapping along */
 	ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, MIB, RW));
-	EXPECT_HELD(256);
+	EXPECT_HELD(MIB / PAGE);
 	ASSERT_EQ(0, container_detach(&self->c, self->bdf));
 	EXPECT_EQ(self->locked, locked_pages());
 	EXPECT_EQ(self->pinned, pinned_pages());
@@ -208,9 +297,10 @@ TEST_F(uapi, get_info)
 	ASSERT_EQ(0, container_info(&self->c, &info));
 	EXPECT_EQ(is_v3(variant->type) ? UINT32_MAX : 65534, info.avail);
 	if (is_v3(variant->type)) {
-		EXPECT_EQ(1, info.own.header.version);
-		EXPECT_EQ(256, info.own.mapped_pages);
-		EXPECT_EQ(256, info.own.pinned_pages);
+		EXPECT_EQ(2, info.own.header.version);
+		EXPECT_EQ(MIB / PAGE, info.own.charged_pages);
+		EXPECT_EQ(MIB / PAGE, info.own.mapped_pages);
+		EXPECT_EQ(MIB / PAGE, info.own.pinned_pages);
 		EXPECT_GT(65536, info.own.store_bytes);
 	}
 	EXPECT_EQ(MIB, dma_unmap(&self->c, TEST_IOVA, MIB));
@@ -521,12 +611,12 @@ TEST_F(uapi, bad_unmap)
 			TH_LOG("%s", bad->what);
 		EXPECT_EQ(bad->size, unmap.size)
 			TH_LOG("%s", bad->what);
-		EXPECT_EQ(256, locked_pages() - self->locked)
+		EXPECT_EQ(MIB / PAGE, locked_pages() - self->locked)
 			TH_LOG("%s", bad->what);
 	}
 	EXPECT_EQ(-1, ioctl(self->c.fd, VFIO_IOMMU_UNMAP_DMA, NULL));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_HELD(256);
+	EXPECT_HELD(MIB / PAGE);
 	EXPECT_EQ(MIB, dma_unmap(&self->c, TEST_IOVA, MIB));
 	EXPECT_HELD(0);
 }
@@ -716,7 +806,7 @@ TEST_F_TIMEOUT(uapi, killed_in_map, 900)
 	EXPECT_HELD(0);
 	EXPECT_EQ(0, dma_unmap_all(&self->c));
 	EXPECT_EQ(0, dma_map(&self->c, TEST_IOVA, self->mem.va, 2 * MIB, RW));
-	EXPECT_HELD(512);
+	EXPECT_HELD(2 * MIB / PAGE);
 	mem_free(&big);
 }
 
@@ -749,7 +839,7 @@ TEST_F(uapi, signalled_in_map)
 TEST_F(uapi, close_with_mappings)
 {
 	for (int i = 0; i < 64; i++) {
-		ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + i * MIB, self->mem.va,
+		ASSERT_EQ(0, dma_map(&self->c, TEST_IOVA + i * LEAF, self->mem.va,
 				     (i % 8 + 1) * 16 * PAGE, i % 2 ? RW : RO));
 	}
 	EXPECT_HELD(64 / 8 * 16 * (1 + 2 + 3 + 4 + 5 + 6 + 7 + 8));
@@ -807,18 +897,20 @@ TEST_F_TIMEOUT(uapi, killed_at_any_moment, 900)
 	}
 }
 
-/* Both backends see the same IOMMU. */
+/* All backends see the same IOMMU. */
 TEST(same_info)
 {
-	const unsigned long types[] = { VFIO_TYPE1v2_IOMMU, VFIO_TYPE1v3_IOMMU };
-	struct container_info info[2];
-	int coherent[2];
+	const unsigned long types[] = {
+		VFIO_TYPE1v2_IOMMU, VFIO_TYPE1v3_IOMMU, VFIO_TYPE1v3_PT_IOMMU,
+	};
+	struct container_info info[ARRAY_SIZE(types)];
+	int coherent[ARRAY_SIZE(types)];
 	const char *bdf;
 
 	bdf = need_device(_metadata, ENV_NVME);
 	if (!bdf)
 		return;
-	for (int i = 0; i < 2; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
 		struct container c;
 
 		ASSERT_EQ(0, container_open(&c, types[i], bdf));
@@ -826,12 +918,14 @@ TEST(same_info)
 		coherent[i] = ioctl(c.fd, VFIO_CHECK_EXTENSION, VFIO_DMA_CC_IOMMU);
 		container_close(&c);
 	}
-	EXPECT_EQ(coherent[0], coherent[1]);
-	EXPECT_EQ(info[0].pgsizes, info[1].pgsizes);
-	ASSERT_EQ(info[0].nranges, info[1].nranges);
-	for (int i = 0; i < info[0].nranges; i++) {
-		EXPECT_EQ(info[0].range[i].start, info[1].range[i].start);
-		EXPECT_EQ(info[0].range[i].end, info[1].range[i].end);
+	for (size_t t = 1; t < ARRAY_SIZE(types); t++) {
+		EXPECT_EQ(coherent[0], coherent[t]);
+		EXPECT_EQ(info[0].pgsizes, info[t].pgsizes);
+		ASSERT_EQ(info[0].nranges, info[t].nranges);
+		for (int i = 0; i < info[0].nranges; i++) {
+			EXPECT_EQ(info[0].range[i].start, info[t].range[i].start);
+			EXPECT_EQ(info[0].range[i].end, info[t].range[i].end);
+		}
 	}
 }
 
@@ -839,15 +933,24 @@ TEST(same_info)
 TEST(alias)
 {
 	const unsigned long types[] = { VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU };
+	const struct {
+		const char *value;
+		int alias, has_vaddr;
+	} values[] = { { "pt", 1, 0 }, { "Y", 1, 1 }, { "N", 0, 0 } };
 	struct container nesting;
 	const char *bdf;
 
 	bdf = need_device(_metadata, ENV_NVME);
 	if (!bdf)
 		return;
-	for (int alias = 1; alias >= 0; alias--) {
+	for (int v = 0; v < ARRAY_SIZE(values); v++) {
+		int alias = values[v].alias;
+
 		ASSERT_EQ(0, module_param("vfio_iommu_type1v3", "alias_type1",
-					  alias ? "Y" : "N"));
+					  values[v].value));
+		/* A value that is none changes nothing. */
+		EXPECT_NE(0, module_param("vfio_iommu_type1v3", "alias_type1",
+					  "ptt"));
 		for (int i = 0; i < 2; i++) {
 			struct container_info info;
 			struct container c;
@@ -856,6 +959,11 @@ TEST(alias)
 			ASSERT_EQ(0, container_open(&c, types[i], bdf));
 			ASSERT_EQ(0, container_info(&c, &info));
 			EXPECT_EQ(alias, info.has_own);
+			/* which of both records it is */
+			if (alias)
+				EXPECT_EQ(values[v].has_vaddr,
+					  ioctl(c.fd, VFIO_CHECK_EXTENSION,
+						VFIO_UPDATE_VADDR));
 			container_close(&c);
 
 			ASSERT_EQ(0, container_open(&c, VFIO_TYPE1v3_IOMMU, bdf));
@@ -885,7 +993,7 @@ TEST_F(uapi, unplug)
 		return;
 	ASSERT_EQ(0, container_open(&c, variant->type, bdf));
 	ASSERT_EQ(0, dma_map(&c, TEST_IOVA, self->mem.va, 2 * MIB, RW));
-	ASSERT_EQ(512, locked_pages() - self->locked);
+	ASSERT_EQ(2 * MIB / PAGE, locked_pages() - self->locked);
 	ASSERT_EQ(0, pci_write(bdf, "remove", "1"));
 	EXPECT_EQ(self->locked, locked_pages());
 	EXPECT_EQ(self->pinned, pinned_pages());
@@ -926,7 +1034,7 @@ TEST_F(uapi, unplug_in_use)
 	ASSERT_EQ(0, pthread_create(&thread, NULL, thread_unplug, bdf));
 	while (!unplugger || !task_waits_in(unplugger, "vfio_unregister_group_dev"))
 		usleep(1000);
-	EXPECT_EQ(512, locked_pages() - self->locked);
+	EXPECT_EQ(2 * MIB / PAGE, locked_pages() - self->locked);
 	EXPECT_EQ(0, dma_map(&c, OTHER_IOVA, self->mem.va, PAGE, RW));
 	EXPECT_EQ(PAGE, dma_unmap(&c, OTHER_IOVA, PAGE));
 	close(fd);
