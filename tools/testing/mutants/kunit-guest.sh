@@ -17,15 +17,16 @@ for module in vfio_dma_core_kunit vfio_type1v3_kunit; do
 	modprobe $module || exit 1
 	rmmod $module
 done
-rmmod vfio_dma
+rmmod vfio_iommu_type1v3 vfio_dma || exit 1
 
 while read -r name modules module glob; do
 	echo "== $name"
 	dmesg --clear
 	printf %s "$glob" >$filter
-	insmod "$modules/vfio_dma.ko" && insmod "$modules/$module.ko"
+	insmod "$modules/vfio_dma.ko" && modprobe vfio_iommu_type1v3 &&
+		insmod "$modules/$module.ko"
 	dmesg --notime
 	# what a mutant leaves may not let go of it: another boot
-	rmmod "$module" vfio_dma || exit 1
+	rmmod "$module" vfio_iommu_type1v3 vfio_dma || exit 1
 done <"$1/plan"
 echo "== end"

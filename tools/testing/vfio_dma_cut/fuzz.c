@@ -13,7 +13,7 @@
 #include <linux/sched/signal.h>
 
 #include "model.h"
-#include "../../../drivers/vfio/vfio_dma_core.h"
+#include "../../../drivers/vfio/vfio_dma_space.h"
 #include "../../../drivers/vfio/vfio_dma_cut.h"
 #include "../../../drivers/vfio/vfio_xa_dma.h"
 
@@ -63,7 +63,7 @@ struct ref {
 	unsigned int id;
 };
 
-/* A call in progress: struct vfio_type1v3_map and its request */
+/* A call in progress: struct vfio_dma_flight and its map */
 struct pending {
 	bool used;
 	struct ref ref;
@@ -74,7 +74,7 @@ struct pending {
 static struct {
 	const u8 *data;
 	size_t size;
-	struct vfio_xa_dma store;
+	struct vfio_dma_record record;
 	struct vfio_dma_space space;
 	struct vfio_dma_owner owner;
 	struct mutex lock;	/* held all the time */
@@ -249,7 +249,7 @@ static void check_store(void)
 	const struct ref *ref;
 	unsigned int i = 0;
 
-	while (vfio_xa_dma_next(&f.store, first, VFIO_XA_DMA_LAST_INDEX, &run)) {
+	while (vfio_xa_dma_next(&f.record.xa, first, VFIO_XA_DMA_LAST_INDEX, &run)) {
 		while (run.first <= run.last) {
 			ref = &f.refs[i];
 			model_check(i < f.nr_refs && run.first >= ref->first &&
@@ -273,7 +273,7 @@ static void check_store(void)
 	model_check(i == f.nr_refs);
 	for (i = 0, last = 0; i < f.nr_refs; i++)
 		last += f.refs[i].last - f.refs[i].first + 1;
-	model_check(vfio_xa_dma_npages(&f.store) == last);
+	model_check(vfio_xa_dma_npages(&f.record.xa) == last);
 }
 
 /* What of a mapping is, or is to be, in the IO page tables */
@@ -308,7 +308,7 @@ static void check_table(const struct table *table)
 			n = end - pos + 1;
 			model_check(piece->pfn + pos - piece->first == extent.pfn,
 				    "%lx is mapped to something else", pos);
-			model_check(piece->prot == vfio_dma_cut_prot(ref->word), "at %lx",
+			model_check(piece->prot == (int)(ref->word & VFIO_DMA_RIGHTS), "at %lx",
 				    pos);
 			/* No leaf is in two mappings or extents. */
 			model_check(!((pos - piece->first) % piece->size) &&
@@ -373,7 +373,7 @@ static void check(void)
 {
 	unsigned int i;
 
-	model_check(!f.space.nr_batch);
+	model_check(!f.space.nr_unpin);
 	if (model_short) {
 		check_leaked();
 		return;
@@ -389,7 +389,7 @@ static void check(void)
  * The container
  */
 
-/* vfio_type1v3_note_extent() */
+/* note_extent() */
 static int note_extent(unsigned long first, unsigned long word,
 		       const struct vfio_dma_extent *extent)
 {
@@ -398,20 +398,20 @@ static int note_extent(unsigned long first, unsigned long word,
 	int ret;
 
 	if (set != (word & DEVICE)) {
-		ret = vfio_xa_dma_prepare(&f.store, first, end - 1, VFIO_DMA_GFP);
+		ret = vfio_xa_dma_cut(&f.record.xa, first, end - 1, VFIO_DMA_GFP);
 		if (ret)
 			return ret;
-		vfio_xa_dma_change(&f.store, first, end - 1, DEVICE & ~set,
+		vfio_xa_dma_change(&f.record.xa, first, end - 1, DEVICE & ~set,
 				   set);
 	}
-	first = round_up(first, VFIO_DMA_CONTIG);
-	end = round_down(end, VFIO_DMA_CONTIG);
-	if (first < end && !vfio_xa_dma_prepare(&f.store, first, end - 1, VFIO_DMA_GFP))
-		vfio_xa_dma_change(&f.store, first, end - 1, 0, VFIO_XA_DMA_CONTIG);
+	first = round_up(first, VFIO_DMA_CONTIG_PAGES);
+	end = round_down(end, VFIO_DMA_CONTIG_PAGES);
+	if (first < end && !vfio_xa_dma_cut(&f.record.xa, first, end - 1, VFIO_DMA_GFP))
+		vfio_xa_dma_change(&f.record.xa, first, end - 1, 0, VFIO_XA_DMA_CONTIG);
 	return 0;
 }
 
-/* vfio_type1v3_map_extents(), of at most @extents extents */
+/* place_extents(), of at most @extents extents */
 static int map_extents(struct vfio_dma_space *space, const struct ref *ref,
 		       unsigned long *mapped, unsigned long word,
 		       unsigned long granule, unsigned int extents)
@@ -439,40 +439,40 @@ static int map_extents(struct vfio_dma_space *space, const struct ref *ref,
 	return ret;
 }
 
-/* vfio_type1v3_unmap_map() */
+/* undo() */
 static void unmap_map(struct vfio_dma_space *space, unsigned long first,
 		      unsigned long mapped)
 {
 	if (!mapped)
 		return;
-	vfio_dma_cut_unmap(&f.store, space, first, first + mapped - 1);
-	vfio_dma_unmap_flush(space);
+	vfio_dma_cut_unmap(&f.record, space, first, first + mapped - 1);
+	vfio_dma_space_flush(space);
 }
 
-/* vfio_type1v3_reserve() */
+/* vfio_dma_record_reserve() */
 static int reserve(const struct ref *ref, unsigned long word)
 {
 	unsigned long state = has_domain() ? VFIO_XA_DMA_PENDING : 0;
 	unsigned long pending = word & VFIO_XA_DMA_BIG ? VFIO_XA_DMA_PENDING : state;
 	int ret;
 
-	ret = vfio_xa_dma_insert(&f.store, ref->first, ref->last, word | pending,
+	ret = vfio_xa_dma_insert(&f.record.xa, ref->first, ref->last, word | pending,
 				 VFIO_DMA_GFP);
 	model_check((ret == -EEXIST) == ref_overlaps(ref->first, ref->last));
 	if (ret || !pending)
 		return ret;
 	if (word & VFIO_XA_DMA_BIG)
-		ret = vfio_dma_cut_set_starts(&f.store, ref->first, ref->last,
+		ret = vfio_dma_cut_set_starts(&f.record, ref->first, ref->last,
 					      ref->granule);
 	if (ret)
-		vfio_xa_dma_erase(&f.store, ref->first, ref->last);
+		vfio_xa_dma_erase(&f.record.xa, ref->first, ref->last);
 	else if (!state)
-		vfio_xa_dma_change(&f.store, ref->first, ref->last,
+		vfio_xa_dma_change(&f.record.xa, ref->first, ref->last,
 				   VFIO_XA_DMA_PENDING, 0);
 	return ret;
 }
 
-/* vfio_type1v3_covers_superpage() */
+/* vfio_dma_covers_superpage() */
 static bool covers_superpage(const struct ref *ref)
 {
 	unsigned long superpage = f.space.superpage >> PAGE_SHIFT;
@@ -485,7 +485,7 @@ static bool covers_superpage(const struct ref *ref)
 	return npages - superpage >= (-ref->first & (superpage - 1));
 }
 
-/* vfio_type1v3_finish_map(), and what comes before it if it is resumed */
+/* map_slowly_drops_lock(), the end, and what comes before it if it is resumed */
 static void finish(bool undo, unsigned int extents)
 {
 	struct pending *p = &f.pending;
@@ -496,7 +496,7 @@ static void finish(bool undo, unsigned int extents)
 	if (!ret && has_domain()) {
 		/* If what was mapped went with the last domain, it begins anew. */
 		if (!p->mapped)
-			vfio_xa_dma_change(&f.store, ref->first, ref->last,
+			vfio_xa_dma_change(&f.record.xa, ref->first, ref->last,
 					   VFIO_DMA_CUT_MEMORY_FLAGS, 0);
 		ret = map_extents(&f.space, ref, &p->mapped, p->word, ref->granule,
 				  extents);
@@ -506,25 +506,25 @@ static void finish(bool undo, unsigned int extents)
 	if (ret) {
 		if (has_domain())
 			unmap_map(&f.space, ref->first, p->mapped);
-		vfio_xa_dma_erase(&f.store, ref->first, ref->last);
+		vfio_xa_dma_erase(&f.record.xa, ref->first, ref->last);
 		ref_erase(ref->first, ref->last);
 	} else {
-		vfio_xa_dma_change(&f.store, ref->first, ref->last,
+		vfio_xa_dma_change(&f.record.xa, ref->first, ref->last,
 				   VFIO_XA_DMA_PENDING, 0);
 		ref_at(ref->first)->word &= ~VFIO_XA_DMA_PENDING;
 	}
 	p->used = false;
 }
 
-/* vfio_type1v3_enter(): a few pages, without reserving them first */
+/* enter(): a few pages, without reserving them first */
 static bool map_small(const struct ref *ref, unsigned long word)
 {
 	unsigned int i, npages = ref->last - ref->first + 1;
 	struct page *pages[VFIO_DMA_PIN_INLINE];
 	int ret, is_open;
 
-	is_open = vfio_xa_dma_insert_begin(&f.store, ref->first, ref->last, word,
-					   VFIO_DMA_GFP);
+	is_open = vfio_xa_dma_reserve(&f.record.xa, ref->first, ref->last, word,
+				      VFIO_DMA_GFP);
 	model_check((is_open == -EEXIST) == ref_overlaps(ref->first, ref->last));
 	if (is_open < 0)
 		return false;
@@ -532,13 +532,12 @@ static bool map_small(const struct ref *ref, unsigned long word)
 		pages[i] = pfn_to_page(vpage_pfn(ref->vpage + i));
 		model_pin(page_to_pfn(pages[i]), 1);
 	}
-	ret = vfio_dma_map_pages(&f.space, (dma_addr_t)ref->first << PAGE_SHIFT, pages,
-				 npages, vfio_dma_cut_iommu_prot(word),
-				 word & VFIO_XA_DMA_BIG);
+	ret = vfio_dma_space_map_pages(&f.space, (dma_addr_t)ref->first << PAGE_SHIFT, pages,
+				       npages, vfio_dma_cut_iommu_prot(word));
 	if (ret)
-		vfio_xa_dma_erase(&f.store, ref->first, ref->last);
+		vfio_xa_dma_erase(&f.record.xa, ref->first, ref->last);
 	if (is_open)
-		vfio_xa_dma_insert_end(&f.store, ref->first, ref->last);
+		vfio_xa_dma_commit(&f.record.xa, ref->first, ref->last);
 	return !ret;
 }
 
@@ -551,7 +550,7 @@ static unsigned long get_pages(void)
 	return (a & 3) * coarse + (a >> 2 & 7) * mid + fine[b & 7] + (a >> 5) * (b >> 6);
 }
 
-/* vfio_type1v3_do_map() */
+/* vfio_dma_do_map() */
 static void map(struct ref ref, bool may_be_big, unsigned int extents)
 {
 	unsigned long npages = ref.last - ref.first + 1, word;
@@ -630,31 +629,31 @@ static void do_remap(void)
 	map(ref, true, UINT_MAX);
 }
 
-/* vfio_type1v3_unmap_run() */
+/* unmap_stretch() */
 static int unmap_run(struct vfio_xa_dma_run *run)
 {
 	unsigned long first = run->first, last = run->last;
 	int ret = 0;
 
 	if (has_domain() && run->word & VFIO_XA_DMA_BIG)
-		ret = vfio_dma_cut_ends(&f.store, &f.space, &first, &last);
-	vfio_xa_dma_prepare_nofail(&f.store, first, last);
+		ret = vfio_dma_cut_ends(&f.record, &f.space, &first, &last);
+	vfio_xa_dma_cut(&f.record.xa, first, last, GFP_KERNEL | __GFP_NOFAIL);
 	if (has_domain() && !ret)
-		vfio_dma_unmap(&f.space, (dma_addr_t)first << PAGE_SHIFT,
-			       last - first + 1, vfio_dma_cut_unmap_flags(run->word));
+		vfio_dma_space_unmap(&f.space, (dma_addr_t)first << PAGE_SHIFT,
+				     last - first + 1, vfio_dma_cut_unmap_flags(run->word));
 	if (ret) {
-		vfio_dma_cut_unmap(&f.store, &f.space, first, last);
-		vfio_dma_unmap_flush(&f.space);
-		vfio_dma_forget_lost(&f.space);
+		vfio_dma_cut_unmap(&f.record, &f.space, first, last);
+		vfio_dma_space_flush(&f.space);
+		vfio_dma_space_forget_lost(&f.space);
 	}
-	vfio_xa_dma_erase(&f.store, first, last);
+	vfio_xa_dma_erase(&f.record.xa, first, last);
 	run->first = first;
 	run->last = last;
 	ref_erase(first, last);
 	return ret;
 }
 
-/* vfio_type1v3_unmap_range() */
+/* vfio_dma_unmap_range() */
 static int unmap_range(unsigned long first, unsigned long last)
 {
 	struct vfio_xa_dma_run run;
@@ -662,17 +661,17 @@ static int unmap_range(unsigned long first, unsigned long last)
 	int ret = 0;
 
 	if (first == last) {
-		word = vfio_xa_dma_take(&f.store, first, VFIO_XA_DMA_PENDING |
+		word = vfio_xa_dma_take(&f.record.xa, first, VFIO_XA_DMA_PENDING |
 					VFIO_XA_DMA_BIG | VFIO_XA_DMA_VADDR_INVALID);
 		if (word) {
 			if (has_domain())
-				vfio_dma_unmap(&f.space, (dma_addr_t)first << PAGE_SHIFT,
-					       1, vfio_dma_cut_unmap_flags(word));
+				vfio_dma_space_unmap(&f.space, (dma_addr_t)first << PAGE_SHIFT,
+						     1, vfio_dma_cut_unmap_flags(word));
 			ref_erase(first, first);
 			return 0;
 		}
 	}
-	while (vfio_dma_cut_next_stretch(&f.store, &f.space, first, last, &run)) {
+	while (vfio_dma_cut_next_stretch(&f.record, &f.space, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = unmap_run(&run);
 		if (run.last >= last || ret)
@@ -714,7 +713,7 @@ static void do_unmap(u8 how)
 		unmapped[i] = f.domains[i].table.nr_unmapped;
 	}
 	ret = unmap_range(first, last);
-	vfio_dma_unmap_flush(&f.space);
+	vfio_dma_space_flush(&f.space);
 	model_check(!ret || f.armed);
 	if (model_short)
 		return;
@@ -733,8 +732,8 @@ static void do_unmap(u8 how)
 		for (j = 0; f.domains[i].dma.tracking &&
 		     j < min_t(unsigned long, table->nr_map - calls[i], 4); j++) {
 			pos = table->back[(table->nr_map - 1 - j) % 4].first;
-			if (vfio_xa_dma_load(&f.store, pos) & VFIO_XA_DMA_WRITE)
-				model_check(vfio_xa_dma_load(&f.store, pos) &
+			if (vfio_xa_dma_load(&f.record.xa, pos) & VFIO_XA_DMA_WRITE)
+				model_check(vfio_xa_dma_load(&f.record.xa, pos) &
 					    VFIO_XA_DMA_DIRTY, "at %lx", pos);
 		}
 	}
@@ -745,7 +744,7 @@ static void do_unmap(u8 how)
 			    f.refs[i].first > last || f.refs[i].last < first);
 }
 
-/* vfio_type1v3_pin_run() */
+/* vfio_dma_map_replay() */
 static int pin_run(struct vfio_dma_space *space, const struct vfio_xa_dma_run *run)
 {
 	struct ref ref = {
@@ -756,11 +755,11 @@ static int pin_run(struct vfio_dma_space *space, const struct vfio_xa_dma_run *r
 	unsigned long word = run->word & ~clear;
 	int ret;
 
-	vfio_xa_dma_prepare_nofail(&f.store, run->first, run->last);
-	vfio_xa_dma_change(&f.store, run->first, run->last, clear, 0);
+	vfio_xa_dma_cut(&f.record.xa, run->first, run->last, GFP_KERNEL | __GFP_NOFAIL);
+	vfio_xa_dma_change(&f.record.xa, run->first, run->last, clear, 0);
 	if (word & VFIO_XA_DMA_BIG && !(word & VFIO_XA_DMA_START) && run->first &&
-	    vfio_xa_dma_load(&f.store, run->first - 1)) {
-		ret = vfio_dma_cut_set_start(&f.store, run->first);
+	    vfio_xa_dma_load(&f.record.xa, run->first - 1)) {
+		ret = vfio_dma_cut_set_start(&f.record, run->first);
 		if (ret)
 			return ret;
 	}
@@ -772,23 +771,23 @@ static int pin_run(struct vfio_dma_space *space, const struct vfio_xa_dma_run *r
 	return ret;
 }
 
-/* vfio_type1v3_unpin_upto() */
+/* vfio_dma_unplace_upto() */
 static void unpin_upto(struct vfio_dma_space *space, unsigned long last)
 {
 	struct vfio_xa_dma_run run;
 	unsigned long first = 0;
 
-	while (vfio_dma_cut_next_stretch(&f.store, &f.space, first, last, &run)) {
+	while (vfio_dma_cut_next_stretch(&f.record, &f.space, first, last, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
-			vfio_dma_cut_unmap(&f.store, space, run.first, run.last);
+			vfio_dma_cut_unmap(&f.record, space, run.first, run.last);
 		if (run.last == last)
 			break;
 		first = run.last + 1;
 	}
-	vfio_dma_unmap_flush(space);
+	vfio_dma_space_flush(space);
 }
 
-/* vfio_type1v3_first_domain() */
+/* first_domain() */
 static int first_domain(struct vfio_dma_domain *domain)
 {
 	struct vfio_dma_space space;
@@ -799,8 +798,8 @@ static int first_domain(struct vfio_dma_domain *domain)
 	ret = vfio_dma_space_init(&space, &f.lock, &f.owner);
 	if (ret)
 		return ret;
-	vfio_dma_domain_add(&space, domain);
-	while (vfio_dma_cut_next(&f.store, &f.space, first, VFIO_XA_DMA_LAST_INDEX,
+	vfio_dma_space_add(&space, domain);
+	while (vfio_dma_cut_next(&f.record, &f.space, first, VFIO_XA_DMA_LAST_INDEX,
 				 VFIO_DMA_CUT_CALL_FLAGS, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
 			ret = pin_run(&space, &run);
@@ -810,23 +809,23 @@ static int first_domain(struct vfio_dma_domain *domain)
 			break;
 		first = run.last + 1;
 	}
-	vfio_dma_domain_del(&space, domain);
+	vfio_dma_space_del(&space, domain);
 	vfio_dma_space_destroy(&space);
 	return ret;
 }
 
-/* vfio_type1v3_clear_domain() */
+/* vfio_dma_clear_domain() */
 static void clear_domain(struct vfio_dma_domain *domain)
 {
 	const struct pending *p = &f.pending;
 
-	vfio_dma_cut_clear(&f.store, &f.space, domain, 0, VFIO_XA_DMA_LAST_INDEX, false);
+	vfio_dma_cut_clear(&f.record, &f.space, domain, 0, VFIO_XA_DMA_LAST_INDEX, false);
 	if (p->used && p->mapped)
-		vfio_dma_cut_clear(&f.store, &f.space, domain, p->ref.first,
+		vfio_dma_cut_clear(&f.record, &f.space, domain, p->ref.first,
 				   p->ref.first + p->mapped - 1, true);
 }
 
-/* vfio_type1v3_replay() */
+/* vfio_dma_replay() */
 static int replay(struct vfio_dma_domain *domain)
 {
 	const struct pending *p = &f.pending;
@@ -834,10 +833,10 @@ static int replay(struct vfio_dma_domain *domain)
 
 	if (!has_domain())
 		return first_domain(domain);
-	ret = vfio_dma_cut_replay(&f.store, &f.space, domain, 0, VFIO_XA_DMA_LAST_INDEX,
+	ret = vfio_dma_cut_replay(&f.record, &f.space, domain, 0, VFIO_XA_DMA_LAST_INDEX,
 				  false);
 	if (!ret && p->used && p->mapped)
-		ret = vfio_dma_cut_replay(&f.store, &f.space, domain, p->ref.first,
+		ret = vfio_dma_cut_replay(&f.record, &f.space, domain, p->ref.first,
 					  p->ref.first + p->mapped - 1, true);
 	if (ret)
 		clear_domain(domain);
@@ -878,10 +877,10 @@ static void do_attach(unsigned int i)
 	if (ret)
 		free_domain(i);
 	else
-		vfio_dma_domain_add(&f.space, domain);
+		vfio_dma_space_add(&f.space, domain);
 }
 
-/* vfio_type1v3_detach_group() */
+/* vfio_dma_detach_group() */
 static void do_detach(unsigned int i)
 {
 	struct vfio_dma_domain *domain = &f.domains[i].dma;
@@ -894,7 +893,7 @@ static void do_detach(unsigned int i)
 	} else {
 		clear_domain(domain);
 	}
-	vfio_dma_domain_del(&f.space, domain);
+	vfio_dma_space_del(&f.space, domain);
 	free_domain(i);
 }
 
@@ -952,10 +951,10 @@ static void do_flags(u8 how)
 	u8 a = next_byte();
 
 	last = min(first + a, VFIO_XA_DMA_LAST_INDEX);
-	if (!vfio_xa_dma_next(&f.store, first, last, &run))
+	if (!vfio_xa_dma_next(&f.record.xa, first, last, &run))
 		return;
-	vfio_xa_dma_prepare_nofail(&f.store, first, last);
-	vfio_xa_dma_change(&f.store, first, last, a & 1 ? flag : 0, a & 1 ? 0 : flag);
+	vfio_xa_dma_cut(&f.record.xa, first, last, GFP_KERNEL | __GFP_NOFAIL);
+	vfio_xa_dma_change(&f.record.xa, first, last, a & 1 ? flag : 0, a & 1 ? 0 : flag);
 }
 
 static void step(u8 op)
@@ -1001,22 +1000,22 @@ static void fini(void)
 
 	disarm();
 	if (!model_short) {
-		model_check(!vfio_xa_dma_validate(&f.store));
+		model_check(!vfio_xa_dma_validate(&f.record.xa));
 		if (f.pending.used)
 			finish(true, 0);
 		unmap_range(0, VFIO_XA_DMA_LAST_INDEX);
-		vfio_dma_unmap_flush(&f.space);
+		vfio_dma_space_flush(&f.space);
 		check();
-		model_check(vfio_xa_dma_empty(&f.store));
+		model_check(vfio_xa_dma_empty(&f.record.xa));
 	}
-	vfio_dma_forget_lost(&f.space);
+	vfio_dma_space_forget_lost(&f.space);
 	for (i = 0; i < ARRAY_SIZE(f.domains); i++) {
 		if (!f.domains[i].used)
 			continue;
-		vfio_dma_domain_del(&f.space, &f.domains[i].dma);
+		vfio_dma_space_del(&f.space, &f.domains[i].dma);
 		free_domain(i);
 	}
-	vfio_xa_dma_destroy(&f.store);
+	vfio_xa_dma_destroy(&f.record.xa);
 	vfio_dma_space_destroy(&f.space);
 	model_check(!shim_slab.nr_objects && !shim_slab.nr_nodes, "memory is left");
 }
@@ -1057,7 +1056,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	if (config >> 6 == 3)
 		f.base = VFIO_XA_DMA_LAST_INDEX + 1 - (8UL << f.coarse);
 
-	vfio_xa_dma_init(&f.store);
+	vfio_xa_dma_init(&f.record.xa);
 	if (vfio_dma_space_init(&f.space, &f.lock, &f.owner))
 		abort();
 	do_attach(0);

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Run the tests and make one TAP stream of what they print.
 #
-#	check.sh BUILD-DIRECTORY SHAPES SECONDS SEED
+#	check.sh BUILD-DIRECTORY SHAPES SECONDS SEED PROGRAM...
 
 set -u
 build=$1 shapes=$2 seconds=$3 seed=$4
+shift 4
 
 # A fuzzer which has found something leaves it behind, to be run again.
 fuzz()
@@ -35,10 +36,15 @@ run()
 }
 
 {
-	run "$build/cases"
-	run "$build/model" "$seed"
-	run "$build/memory" "$shapes" "$seed"
-	fuzz
+	for program; do
+		case $program in
+		cases) run "$build/cases" ;;
+		model) run "$build/model" "$seed" ;;
+		memory) run "$build/memory" "$shapes" "$seed" ;;
+		fuzz) fuzz ;;
+		*) echo "not ok - there is no program $program" ;;
+		esac
+	done
 } | awk '
 	/^ok - /	{ n++; sub(/^ok/, "ok " n) }
 	/^not ok - /	{ n++; bad++; sub(/^not ok/, "not ok " n) }

@@ -45,7 +45,7 @@ static void store_erase(unsigned long index)
 {
 	if (vfio_xa_dma_take(&store, index, 0))
 		return;
-	if (vfio_xa_dma_prepare(&store, index, index, GFP_KERNEL_ACCOUNT))
+	if (vfio_xa_dma_cut(&store, index, index, GFP_KERNEL_ACCOUNT))
 		abort();
 	vfio_xa_dma_erase(&store, index, index);
 }

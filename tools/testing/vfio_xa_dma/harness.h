@@ -54,7 +54,7 @@ static int model_extra_check(struct model *m);
 /* What the kernel's allocator would spend: see vfio_xa_dma_footprint(). */
 static size_t harness_bytes(void)
 {
-	const size_t slab = 4 * PAGE_SIZE;
+	const size_t slab = PAGE_SHIFT < 14 ? SZ_16K : PAGE_SIZE;
 
 	return shim_slab.nr_nodes * (slab / (slab / sizeof(struct xa_node)) + 8) +
 	       shim_slab.bytes + shim_slab.nr_objects * 8;

@@ -85,8 +85,8 @@ static bool erase_clusters(unsigned long cluster, unsigned long stride, double g
 	}
 	for (i = 0; i < ERASE_PAGES - ERASE_LEFT; i++) {
 		if (!vfio_xa_dma_take(&store, index[i], 0)) {
-			if (vfio_xa_dma_prepare(&store, index[i], index[i],
-						GFP_KERNEL_ACCOUNT))
+			if (vfio_xa_dma_cut(&store, index[i], index[i],
+					    GFP_KERNEL_ACCOUNT))
 				abort();
 			vfio_xa_dma_erase(&store, index[i], index[i]);
 		}
@@ -183,7 +183,7 @@ static double shape_score(const struct shape *s)
 	for (k = 0; k < n; k++) {
 		unsigned long first = index[at[k]];
 		bool is_long = s->words == LONG || (s->words == MIXED && at[k] % 2);
-		unsigned long delta = is_long ? at[k] * 7919 + BIT(50) :
+		unsigned long delta = is_long ? at[k] * 7919 + BIT(62 - PAGE_SHIFT) :
 				      s->words == MIXED ||
 				      s->words == 1 ? at[k] * 7919 + 1 :
 				      s->words ? at[k] % s->words : 0;

@@ -4,7 +4,8 @@
 # bench-guest.sh PROGRAM [ARGS...]
 #
 # In the virtual machine: prepares it, and runs PROGRAM ARGS with the PCI address
-# of the one device behind it, outside of the root memory cgroup.
+# of the first device behind it, outside of the root memory cgroup. Those of the others
+# are TYPE1V3_BENCH_2 and so on in the environment.
 set -euo pipefail
 
 modprobe vfio_pci
@@ -14,10 +15,15 @@ echo 4294967295 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 modprobe vfio_iommu_type1v3
 modprobe vfio_emulated_test
 
-device=$(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device)
-bdf=$(basename "${device%/device}")
-echo vfio-pci >"/sys/bus/pci/devices/$bdf/driver_override"
-echo "$bdf" >/sys/bus/pci/drivers_probe
+bdf='' n=1
+while read -r device; do
+	device=$(basename "${device%/device}")
+	echo vfio-pci >"/sys/bus/pci/devices/$device/driver_override"
+	echo "$device" >/sys/bus/pci/drivers_probe
+	[ $n = 1 ] || export "TYPE1V3_BENCH_$n=$device"
+	[ $n != 1 ] || bdf=$device
+	n=$((n + 1))
+done < <(grep -l '^0x11e8$' /sys/bus/pci/devices/*/device)
 
 cgroup=/sys/fs/cgroup/bench
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control

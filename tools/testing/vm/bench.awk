@@ -11,9 +11,11 @@
 
 BEGIN {
 	FS = OFS = ","
-	n = split("type1v2 iommufd compat type1v3", backends, " ")
+	n = split("type1v2 iommufd compat type1v3 type1v3-pt", backends, " ")
 	nmeasures = split("map unmap pin unpin read write memory", measures, " ")
 }
+
+/^#/ { next }
 
 {
 	if (!($1 in seen)) {
@@ -24,19 +26,23 @@ BEGIN {
 }
 
 function ratio(c, measure, of) {
+	return ratio_of(c, measure, "type1v3", of)
+}
+
+function ratio_of(c, measure, is, of) {
 	# memory of a byte a page or less has no ratio that means anything
-	if (!((c, measure, of) in value) || !((c, measure, "type1v3") in value) ||
+	if (!((c, measure, of) in value) || !((c, measure, is) in value) ||
 	    (measure == "memory" && value[c, measure, of] < 1))
 		return "-"
-	return sprintf("%.3f", value[c, measure, "type1v3"] / value[c, measure, of])
+	return sprintf("%.3f", value[c, measure, is] / value[c, measure, of])
 }
 
 function table(title, which, format,    i, j, k, m, nm, c, line, any) {
 	nm = split(which, m, " ")
 	printf "\n%s\n\n%-24s %-6s", title, "", ""
 	for (k = 1; k <= n; k++)
-		printf " %9s", backends[k]
-	print "   v3/v2 v3/iommufd"
+		printf " %10s", backends[k]
+	print "   v3/v2 v3/iommufd   pt/v2"
 	for (i = 1; i <= ncases; i++) {
 		c = cases[i]
 		for (j = 1; j <= nm; j++) {
@@ -44,15 +50,16 @@ function table(title, which, format,    i, j, k, m, nm, c, line, any) {
 			any = 0
 			for (k = 1; k <= n; k++) {
 				if ((c, m[j], backends[k]) in value) {
-					line = line sprintf(" %9" format, value[c, m[j], backends[k]])
+					line = line sprintf(" %10" format, value[c, m[j], backends[k]])
 					any = 1
 				} else {
-					line = line sprintf(" %9s", "n/a")
+					line = line sprintf(" %10s", "n/a")
 				}
 			}
 			if (any)
-				printf "%s %7s %10s\n", line, ratio(c, m[j], "type1v2"),
-					ratio(c, m[j], "iommufd")
+				printf "%s %7s %10s %7s\n", line, ratio(c, m[j], "type1v2"),
+					ratio(c, m[j], "iommufd"),
+					ratio_of(c, m[j], "type1v3-pt", "type1v2")
 		}
 	}
 }

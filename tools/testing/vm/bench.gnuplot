@@ -11,11 +11,11 @@ set xlabel 'one page mapped in ...'
 set ylabel 'bytes'
 set logscale x 2
 set logscale y
-set yrange [4:1000]
+set yrange [0.01:1000]
 set xrange [0.8:5000]
 set xtics (1, 2, 16, 64, 512, 4096)
-plot for [i = 2:5] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 dt 1 + (i == 4) \
-	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+plot for [i = 2:6] dir.'/memory.dat' using 1:i with linespoints lw 2 pt 7 ps 0.7 dt 1 + (i == 4) \
+	title word('type1v2 iommufd iommufd-compat type1v3 type1v3-pt', i - 1)
 
 reset
 set terminal svg size 1000,520 background rgb 'white'
@@ -32,15 +32,15 @@ set yrange [0:*]
 do for [op = 0:1] {
 	set output dir.'/'.(op ? 'unmap' : 'map').'.svg'
 	set title (op ? 'Unmap' : 'Map').': one 4 KiB page with each ioctl'
-	plot for [i = 2:5] sprintf("<grep -vE '^[0-9]+M-|-batch|^block-|^coiommu|^confidential' %s/time.dat", dir) \
-		using (column(i + 4 * op)):xtic(1) \
-		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+	plot for [i = 2:6] sprintf("<grep -vE '^[0-9]+M-|-batch|^block-|^coiommu|^confidential' %s/time.dat", dir) \
+		using (column(i + 5 * op)):xtic(1) \
+		title word('type1v2 iommufd iommufd-compat type1v3 type1v3-pt', i - 1)
 
 	set output dir.'/'.(op ? 'unmap' : 'map').'-whole.svg'
 	set title (op ? 'Unmap' : 'Map').': all with one ioctl'
-	plot for [i = 2:5] sprintf("<grep -E '^[0-9]+M-' %s/time.dat | grep -v by-page", dir) \
-		using (column(i + 4 * op)):xtic(1) \
-		title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+	plot for [i = 2:6] sprintf("<grep -E '^[0-9]+M-' %s/time.dat | grep -v by-page", dir) \
+		using (column(i + 5 * op)):xtic(1) \
+		title word('type1v2 iommufd iommufd-compat type1v3 type1v3-pt', i - 1)
 }
 
 set output dir.'/batch.svg'
@@ -50,7 +50,7 @@ set xtics norotate
 set xlabel 'entries with each ioctl'
 plot for [op = 0:1] for [c in 'huge linear 1-in-64 different'] \
 	sprintf("<sed -n 's/^%s-batch-//p' %s/time.dat", c, dir) \
-	using 0:(column(5 + 4 * op)):xtic(1) lw 2 pt 7 ps 0.7 dt op + 1 \
+	using 0:(column(5 + 5 * op)):xtic(1) lw 2 pt 7 ps 0.7 dt op + 1 \
 	lc strstrt('huge    linear  1-in-64 different', c) / 8 + 1 \
 	title op ? '' : c
 unset xlabel
@@ -59,6 +59,6 @@ set xtics rotate by -40 scale 0
 
 set output dir.'/replay.svg'
 set title 'Map and unmap: replays (-batch: type1v3 in batches, the others as before)'
-plot for [i = 2:5] sprintf("<grep -E '^(block-|coiommu|confidential)' %s/time.dat", dir) \
-	using (column(i) + column(i + 4)):xtic(1) \
-	title word('type1v2 iommufd iommufd-compat type1v3', i - 1)
+plot for [i = 2:6] sprintf("<grep -E '^(block-|coiommu|confidential)' %s/time.dat", dir) \
+	using (column(i) + column(i + 5)):xtic(1) \
+	title word('type1v2 iommufd iommufd-compat type1v3 type1v3-pt', i - 1)

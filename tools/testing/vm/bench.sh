@@ -12,13 +12,16 @@
 #
 #   --repeat    measure twice, and fail when a figure differs by more than 2 %
 #   --refresh   with --short: what is measured becomes the reference
-#   --document  figures, tables and charts replace those in Documentation/bench
+#   --document  figures, tables and charts replace those in Documentation/bench, with
+#               what the store takes in userspace and a demonstration besides; and the
+#               figures of all documents become what these say
 #
 # bench.sh --profile BACKEND:CASE[:BATCH] [-n] [-o DIR]
 #
 # Writes to DIR/profile-BACKEND-CASE[-BATCH].txt where the instructions of mapping
 # and unmapping go. CASE is one of single pages, such as linear; with BATCH, up to
-# 256, so many in one ioctl. Or it is emulated: pages are pinned, unpinned, read and
+# 256, so many in one ioctl. Or it is shared-linear or shared-different: another
+# container holds the same pages. Or it is emulated: pages are pinned, unpinned, read and
 # written by the driver of an emulated device.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
@@ -66,7 +69,7 @@ boot() { # MIB SECONDS OPTIONS... -- BENCH-ARGS...
 	while [ "$1" != -- ]; do options+=("$1"); shift; done
 	shift
 	"$VM/boot.sh" "${as_is[@]}" -k lean -m "$mib" -t "$seconds" -q "-icount shift=0,sleep=off" \
-		-q "-device edu" -q "-seed 1" -p norandmaps \
+		-q "-device edu -device edu -device edu -device edu" -q "-seed 1" -p norandmaps \
 		"${options[@]}" "$VM/bench-guest.sh" "$bin/type1v3_bench" "$@"
 }
 
@@ -120,7 +123,22 @@ else
 	say "tables and charts are in $out"
 fi
 if [ -n "$document" ]; then
-	mkdir -p "$DOCUMENTS"
-	cp "$out"/bench.{csv,txt} "$out"/*.svg "$DOCUMENTS"
-	say "and in $DOCUMENTS"
+	tree=$("$TOP/scripts/fetch.sh" source)
+	say "the store in userspace"
+	make -s -C "$TOP/tools/testing/vfio_xa_dma" KSRC="$tree/src" O="$CACHE/bench/store" \
+		figures >"$out/store.csv"
+	# the table, without the marks of its notes
+	"$VM/demo.sh" | tee /dev/stderr | awk '
+		/^ +type1v2 +type1v3 +type1v3-pt$/ { here = 1 }
+		!NF { here = 0 }
+		here { sub(/ \[1\]/, "    "); print }' >"$out/demo.txt"
+	[ -s "$out/demo.txt" ] || die "the demonstration has no table"
+	{
+		echo "# commit $(git -c safe.directory="$TOP" -C "$TOP" describe --always --dirty --abbrev=12)," \
+			"Linux $(cat "$CACHE/lean/release"), $(use_qemu; qemu-system-x86_64 --version | sed -n '1s/ emulator version / /; 1s/ (.*//p')"
+		cat "$csv" "$out/store.csv"
+	} >"$DOCUMENTS/bench.csv"
+	cp "$out"/bench.txt "$out"/demo.txt "$out"/*.svg "$DOCUMENTS"
+	"$TOP/scripts/figures.py"
+	say "and in $DOCUMENTS and the documents"
 fi

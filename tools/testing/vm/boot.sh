@@ -8,8 +8,10 @@
 # shows its output, and exits with its status. The project's modules are in the
 # guest's /lib/modules: modprobe finds them.
 #
-#   -k KERNEL    stock (the distribution's 6.12), lean, debug or kcsan (the newest 7.x)
-#   -i IOMMU     vtd (default), virtio, amd, none
+#   -k KERNEL    stock (the distribution's 6.12), deb13-6.12, deb13-7.2 or deb13-7.3 (Debian
+#                13's); lean, debug or kcsan (the newest 7.x, built); arm64 or arm64-16k
+#                (Debian 13's for arm64, with a root of that); arm64-64k (the newest, built)
+#   -i IOMMU     vtd (default), virtio, amd, none; smmuv3 (default, of arm64)
 #   -m MIB       memory, default 2048
 #   -c CPUS      default 1
 #   -t SECONDS   time-out, default 7200: for what hangs, not for a slow machine
@@ -50,7 +52,7 @@ cpu+=,svme-addr-chk=on,umip=on,vaes=on,vgif=on,xgetbv1=on,xsave=on,xsaveopt=on
 
 usage() { sed -n '/^# boot.sh/,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
-kernel='' iommu=vtd mib=2048 cpus=1 seconds=7200 keep='' as_is='' verbose='' params=''
+kernel='' iommu='' mib=2048 cpus=1 seconds=7200 keep='' as_is='' verbose='' params=''
 extra=() allow=()
 while getopts k:i:m:c:t:q:p:a:o:nvh option; do
 	case $option in
@@ -71,13 +73,33 @@ done
 shift $((OPTIND - 1))
 if [ $# = 0 ] || [ -z "$kernel" ]; then usage; fi
 
+arch=x86_64
+case $kernel in arm64*) arch=aarch64 ;; esac
+case $arch-${iommu:=$([ $arch = aarch64 ] && echo smmuv3 || echo vtd)} in
+aarch64-smmuv3) machine=virt,gic-version=3,iommu=smmuv3 iommu_args=() ;;
+aarch64-none) machine=virt,gic-version=3 iommu_args=() ;;
+aarch64-*) usage ;;
+*) machine=q35 ;;
+esac
 case $iommu in
+smmuv3) ;;
 vtd) iommu_args=(-device "intel-iommu,intremap=on,aw-bits=48") ;;
 virtio) iommu_args=(-device virtio-iommu-pci) ;;
-amd) iommu_args=(-device "amd-iommu,intremap=on") ;;
+amd) iommu_args=(-device "amd-iommu,$([ "${TYPE1V3_QEMU:-}" = 11.1 ] && echo dma-remap=on,xtsup=on || echo intremap=on)") ;;
 none) iommu_args=() ;;
 *) usage ;;
 esac
+
+root=/ share='' console_device=ttyS0 busybox=$CACHE/busybox
+if [ $arch = aarch64 ]; then
+	cpu=max,pauth-impdef=on
+	console_device=ttyAMA0
+	busybox=/usr/bin/busybox
+	root=$("$TOP/scripts/fetch.sh" arm64-root)
+	share=" vm.share=$TOP:$CACHE"
+	extra+=(-fsdev "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"
+		-device "virtio-9p-pci,fsdev=host,mount_tag=host")
+fi
 
 use_qemu
 dir=$CACHE/$kernel
@@ -95,7 +117,7 @@ fi
 
 {
 	printf 'vm_modules=%q\n' "$(readlink -f "$dir/modules")"
-	printf 'vm_busybox=%q\n' "$CACHE/busybox"
+	printf 'vm_busybox=%q\n' "$busybox"
 	printf 'vm_kernel=%q vm_iommu=%q vm_cwd=%q\n' "$kernel" "$iommu" "$PWD"
 	printf 'vm_qemu=%q\n' "$qemu_dir"
 	printf 'vm_command=('
@@ -106,10 +128,10 @@ fi
 
 # Without multi-threaded TCG, which stalls now and then. Long time-outs inside,
 # because nobody knows what else this machine is doing; ours is outside.
-boot_params="console=ttyS0 loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
+boot_params="console=$console_device loglevel=8 panic=-1 oops=panic no_timer_check tsc=reliable"
 boot_params+=" intel_iommu=on log_buf_len=4M rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60 printk.devkmsg=on"
 # a clock that counts instructions is the same everywhere
-if [[ " ${extra[*]} " != *" -icount "* ]]; then
+if [ $arch = x86_64 ] && [[ " ${extra[*]} " != *" -icount "* ]]; then
 	gcc -O2 -o "$run/tsc-khz" "$VM/tsc-khz.c"
 	boot_params+=" tsc_early_khz=$("$run/tsc-khz")"
 fi
@@ -118,10 +140,10 @@ debug) boot_params+=" panic_on_warn=1 iommu.debug_pagealloc=1 page_owner=on page
 	boot_params+=" kmemleak=on" ;;&
 debug | kcsan) boot_params+=" sysctl.kernel.hung_task_timeout_secs=600" ;;
 esac
-qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
-	-machine q35 -accel "tcg,thread=single" -cpu "$cpu" -smp "$cpus" -m "$mib"
+qemu=("qemu-system-$arch" -nodefaults -no-user-config -display none -no-reboot
+	-machine "$machine" -accel "tcg,thread=single" -cpu "$cpu" -smp "$cpus" -m "$mib"
 	"${iommu_args[@]}"
-	-fsdev "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
+	-fsdev "local,id=root,path=$root,security_model=none,readonly=on,multidevs=remap"
 	-device "virtio-9p-pci,fsdev=root,mount_tag=root"
 	-chardev "stdio,id=output,signal=off" -chardev "file,id=verdict,path=$run/verdict"
 	-device virtio-serial-pci
@@ -129,7 +151,7 @@ qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
 	-device "virtserialport,chardev=verdict,name=verdict"
 	-serial "file:$console"
 	-kernel "$dir/vmlinuz" -initrd "$dir/initrd.gz"
-	-append "vm.run=$run $boot_params$params"
+	-append "vm.run=$run$share $boot_params$params"
 	"${extra[@]}")
 
 if [ -n "$verbose" ]; then

@@ -117,6 +117,17 @@ resize() { # MIB: what virtio-mem has plugged in
 
 proven() { in_use; usage "$qemu_pid"; }
 
+# A QEMU that is not the distribution's is one that maps in batches.
+batches() {
+	local calls
+
+	[ -e "$dir/inner-qemu" ] || return 0
+	calls=$(awk '{ n[$1] += $2 } END { print n["map"] + 0, n["unmap"] + 0, n["batch"] + 0 }' \
+		/sys/kernel/debug/vfio_type1v3/*/stat)
+	note "maps, unmaps, and batches that they came in: $calls"
+	[ "${calls##* }" != 0 ] || fail "there was no batch"
+}
+
 # Right now MIB of memory are pinned for good, besides firmware.
 static() { # MIB
 	proven
@@ -196,6 +207,7 @@ case_hotplug() { # KIND
 	busy a
 	plug b
 	run b
+	batches
 	unplug b
 	idle a
 	busy a
@@ -224,6 +236,52 @@ case_kill() { # KIND
 	kill -9 "$qemu_pid"
 	wait "$qemu_pid" 2>/dev/null || true
 	ended
+}
+
+# Both devices have all of the guest's memory mapped, and the limit is for it once.
+case_memlock() { # KIND
+	local enter=("${inner_enter[@]}") limit=$((inner_mib + 64)) answer
+
+	[ -z "$kind" ] || quit
+	inner_enter+=(prlimit "--memlock=$((limit << 20))" setpriv --bounding-set=-ipc_lock
+		--inh-caps=-ipc_lock)
+
+	# the control
+	use_backend type1v2
+	mkdir "$cgroup"
+	resume_inner "$dir" "$1"
+	kind=$1
+	device_add a
+	await 120 '"return"'
+	in_use
+	locked_pages
+	note "type1v2, one device, limit $((limit << 8)) pages: locked $pages pages"
+	((pages >= inner_mib << 8 && pages <= limit << 8)) || fail "$pages pages are locked"
+	may_refuse=1
+	device_add b
+	await 120 $'"error"[^\n]*'
+	note "type1v2, two devices: ${BASH_REMATCH[0]}"
+	may_refuse=
+	grep -q "VFIO_MAP_DMA failed: Cannot allocate memory" "$fn/errors" ||
+		fail "type1v2 has failed for another reason"
+	quit
+
+	start "$1"
+	plug a
+	[ "$answer" = static ] || fail "the guest uses its IOMMU: $answer"
+	plug b
+	run a
+	run b
+	locked_pages
+	note "two devices, limit $((limit << 8)) pages: locked $pages pages"
+	((pages >= inner_mib << 8 && pages <= (inner_mib + 4) << 8)) ||
+		fail "$pages pages are locked"
+	unplug a
+	run b
+	unplug b
+	nothing_left
+	quit
+	inner_enter=("${enter[@]}")
 }
 
 # A reset under way: all that the device did is over, and begins anew.

@@ -16,7 +16,12 @@
 # and the long ones, which run only when they are named:
 #   hotplug-viommu, kill-viommu
 #   reboot-static               the guest reboots with the disk and goes on
-# -static: without an IOMMU; -viommu: behind virtio-iommu with strict mapping.
+#   memlock-vtd                 two disks, a container each, with a limit of locked memory
+#                               for the guest's memory once: type1v2 fails, as the control
+# -static: without an IOMMU; -viommu: behind virtio-iommu with strict mapping; -vtd: with an
+# intel-iommu that the guest does not turn on.
+# TYPE1V3_INNER_QEMU in the environment is another QEMU to pass the disks through, in
+# which the case alias would fail if it asks for type1v3 by its own number.
 # What is read and written is compared, and after each case nothing may be
 # pinned, charged or in use.
 set -euo pipefail
@@ -37,8 +42,9 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 
 use_qemu
 "$VM/kernel.sh" stock >/dev/null
+[ -z "${TYPE1V3_INNER_QEMU:-}" ] || echo "$TYPE1V3_INNER_QEMU" >"$work/inner-qemu"
 make_inner "$work"
-for kind in static viommu; do
+for kind in static viommu vtd; do
 	[[ "$* " != *-"$kind "* ]] || boot_inner "$work" "$kind"
 done
 gcc -Wall -Wextra -O2 -static -I "$TOP/include/uapi" -o "$work/clients-usage" "$VM/clients-usage.c"

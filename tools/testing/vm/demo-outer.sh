@@ -4,7 +4,7 @@
 # demo-outer.sh DIR HELD BYTES FROM TO COUNT BACKEND=PCI-ADDRESS...
 #
 # The demo, inside the outer VM. The distribution's QEMU goes on with the inner
-# guest of DIR. Then, for each BACKEND (type1v2 or type1v3), with that VFIO
+# guest of DIR. Then, for each BACKEND (type1v2, type1v3 or type1v3-pt), with that VFIO
 # container backend only: the NVMe disk at PCI-ADDRESS is plugged into the inner
 # guest, which reads its BYTES, copies COUNT of them from offset FROM to TO, and
 # gives the disk back. What was seen goes to stdout:
@@ -108,7 +108,10 @@ plateau() { # PAGES
 
 	until locked_pages; [ "$pages" = "$1" ]; do
 		hear
-		[ $SECONDS -lt $end ] || fail "$pages pages are locked while the disk is held, not $1"
+		if [ $SECONDS -ge $end ]; then
+			grep 'map: IOMMU:' $tracing/trace | tail -n 5
+			fail "$pages pages are locked while the disk is held, not $1"
+		fi
 		if [ $SECONDS -ge $life ]; then
 			life=$((SECONDS + 10))
 			note "  $pages of $1 pages are locked"

@@ -38,7 +38,7 @@
 # who was interrupted has no part in what the interrupt does
 frame && /^ *(asm_|sysvec_|common_interrupt)/ { frame = 0 }
 frame && /^ *handle_mm_fault\+/ { fault = 1 }
-frame && /\[vfio_(dma|iommu_type1v3|emulated_test)\]/ {
+frame && /\[vfio_(dma|iommu_type1v3|emulated_test|mock_iommu)\]/ {
 	if (frame == 1)
 		ours = 1
 	if (!called++ && !fault && callee !~ /^ *_*(mutex|rwsem|down|up)_/)

@@ -13,9 +13,9 @@ VM=$TOP/tools/testing/vm
 out=$CACHE/kcsan-out
 tests=("$@")
 [ $# != 0 ] || tests=(type1v3_race_test type1v3_stream_test
-	type1v3_{uapi,limits,batch,emulated,dirty,vaddr,trace}_test
-	'type1v3_cut_test -t small_pages_flag'
-	'type1v3_fuzz --threads 3 --seconds 60')
+	type1v3_{uapi,limits,memlock,batch,emulated,dirty,vaddr,trace}_test
+	type1v3_fault_test 'type1v3_cut_test -t small_pages_flag'
+	'type1v3_fuzz --threads 3 --seconds 60' 'type1v3_fuzz --mock --threads 3 --seconds 60')
 
 status=0
 TYPE1V3_SECONDS=${TYPE1V3_SECONDS:-15} "$VM/selftests.sh" -c 2 -a KCSAN -o "$out" kcsan vtd "${tests[@]}" || status=$?

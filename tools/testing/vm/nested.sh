@@ -6,7 +6,8 @@
 # CPU that is emulated twice over, takes minutes.
 #
 # In a directory of its own: vmlinux, inner.cpio, and NAME.state for every kind
-# of machine that was booted.
+# of machine that was booted; and inner-qemu, the name of a QEMU, if it is not to be
+# the first one in $PATH.
 
 nested_dir=$(dirname "${BASH_SOURCE[0]}")
 
@@ -85,10 +86,16 @@ inner_quick+=",bpf_tcp_ca_kfunc_init,load_system_certificate_list"
 
 # The kinds of machine. virtio-iommu is before the disk, which stays away until
 # the guest has booted: firmware that drives it without a mapping would wait for
-# ever. Without boot-bypass all of the guest's memory is never mapped at once.
+# ever. Without boot-bypass all of the guest's memory is never mapped at once. With an
+# intel-iommu that the guest does not use, it is mapped for each device on its own.
 inner_mib=224
-inner_machine() { # viommu|static: sets $machine
+inner_machine() { # viommu|static|vtd: sets $machine and $parameters
+	parameters="iommu.strict=1"
 	case $1 in
+	vtd)
+		machine=(-m "$inner_mib" -device "intel-iommu,caching-mode=on")
+		parameters="intel_iommu=off"
+		;;
 	viommu) machine=(-m "$inner_mib" -device "virtio-iommu-pci,boot-bypass=off") ;;
 	static)
 		machine=(-m "$inner_mib,maxmem=1G" -object "memory-backend-ram,id=ram,size=${inner_mib}M"
@@ -98,12 +105,13 @@ inner_machine() { # viommu|static: sets $machine
 	esac
 }
 
-# Starts the distribution's QEMU; $inner_enter, if not empty, is a command that
+# Starts QEMU; $inner_enter, if not empty, is a command that
 # executes its arguments.
 inner_enter=()
 start_inner() { # DIR KIND QEMU-ARGUMENT...
-	local dir=$1 qemu machine
+	local dir=$1 qemu machine parameters program=qemu-system-x86_64
 
+	[ ! -e "$dir/inner-qemu" ] || program=$(cat "$dir/inner-qemu")
 	inner_machine "$2"
 	shift 2
 	fn=$(mktemp -d "$dir/qemu.XXXXXX")
@@ -116,13 +124,13 @@ start_inner() { # DIR KIND QEMU-ARGUMENT...
 	# A timer tick costs 2 ms there, of the 4 ms until the next: hence -icount, a
 	# clock that follows the guest's instructions, however slow they are.
 	# The guest's kernel is the stock one, unpacked, because that is slow too.
-	qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
+	qemu=("$program" -nodefaults -no-user-config -display none -no-reboot
 		-machine "q35,sata=off,i8042=off,hpet=off,smbus=off,vmport=off"
 		-accel "tcg,thread=single" -icount shift=4 -cpu "qemu64,cx16=off" "${machine[@]}"
 		-device "pcie-root-port,id=bay,slot=1" -device "pcie-root-port,id=bay2,slot=2"
 		-chardev "pipe,id=monitor,path=$fn/monitor" -mon "chardev=monitor,mode=control"
 		-serial stdio -kernel "$dir/vmlinux" -initrd "$dir/inner.cpio"
-		-append "console=ttyS0 iommu.strict=1 panic=-1 nokaslr mitigations=off $inner_quick"
+		-append "console=ttyS0 $parameters panic=-1 nokaslr mitigations=off $inner_quick"
 		"$@")
 	"${inner_enter[@]}" "${qemu[@]}" <&6 >>"$fn/console" 2>"$fn/errors" &
 	qemu_pid=$!
@@ -235,19 +243,20 @@ refcount() {
 	[ ! -e "/sys/module/$1/refcnt" ] || read -r users <"/sys/module/$1/refcnt"
 }
 
-use_backend() { # type1v2|type1v3
+use_backend() { # type1v2|type1v3|type1v3-pt
+	local alias=
+
 	backend=$1
+	module=vfio_iommu_type1v3 other=vfio_iommu_type1
 	case $backend in
 	type1v2) module=vfio_iommu_type1 other=vfio_iommu_type1v3 ;;
-	type1v3) module=vfio_iommu_type1v3 other=vfio_iommu_type1 ;;
+	type1v3) alias=1 ;;
+	type1v3-pt) alias=pt ;;
 	*) fail "what is $backend?" ;;
 	esac
-	if [ "$backend" = type1v3 ]; then
-		# QEMU asks for type1v2 and is to get this
-		modprobe vfio_iommu_type1v3 alias_type1=1
-	else
-		modprobe vfio_iommu_type1
-	fi
+	modprobe $module
+	# QEMU asks for type1v2 and is to get this
+	[ -z "$alias" ] || echo $alias >/sys/module/$module/parameters/alias_type1
 	# afterwards, because loading anything of VFIO brings type1 with it
 	for _ in {1..1000}; do
 		refcount $other

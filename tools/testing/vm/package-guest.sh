@@ -86,12 +86,12 @@ for module in vfio_dma vfio_iommu_type1v3; do
 done
 [ -d /sys/module/vfio_iommu_type1v3 ] || die "the module is not loaded"
 
-say "a program built with the installed header"
+say "the program of the guide, built with the installed header"
 modprobe vfio-pci
 echo vfio-pci >"/sys/bus/pci/devices/$device/driver_override"
 echo "$device" >/sys/bus/pci/drivers_probe
 group=$(basename "$(readlink "/sys/bus/pci/devices/$device/iommu_group")")
-gcc -o /run/type1v3_example /usr/share/doc/vfio-type1v3-dev/examples/type1v3_example.c
+gcc -Wall -Wextra -Werror -o /run/type1v3_example /usr/share/doc/vfio-type1v3-dev/examples/type1v3_example.c
 type1v3_answers
 if type1v3_answers -2; then die "type1v3 answers where nobody asked it to"; fi
 unload

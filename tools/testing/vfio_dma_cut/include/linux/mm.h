@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What vfio_dma_core.c needs of memory management.  Unpinning is counted by the
+ * What vfio_dma_pin.c and its like need of memory management.  Unpinning is counted by the
  * model; pinning and accounting are not tried, and only have to compile.
  */
 #ifndef _CUT_MM_H
@@ -39,6 +39,8 @@ static inline void unpin_user_pages(struct page **pages, unsigned long npages)
 }
 
 #define unpin_user_page(page)	cut_unpin(page_to_pfn(page), 1)
+#define page_folio(page)	(page)
+#define folio_test_dirty(folio)	(page_to_pfn(folio) & 1)
 #define unpin_user_pages_dirty_lock(pages, npages, dirty) \
 	unpin_user_pages(pages, npages)
 
@@ -76,7 +78,12 @@ struct follow_pfnmap_args {
 #define pin_user_pages_fast(addr, n, flags, pages)	({ (void)(flags); abort(); 0; })
 #define pin_user_pages_remote(mm, addr, n, flags, pages, locked) \
 	({ (void)(flags); (void)(locked); abort(); 0; })
+#define get_user_pages_fast(addr, n, flags, pages)	({ (void)(flags); abort(); 0; })
+#define get_user_pages_remote(mm, addr, n, flags, pages, locked) \
+	({ (void)(flags); (void)(locked); abort(); 0; })
+#define put_page(page)			((void)(page))
 #define mmap_read_lock(mm)		({ (void)(mm); abort(); })
+#define mmap_read_lock_killable(mm)	({ (void)(mm); abort(); 0; })
 #define mmap_read_unlock(mm)		({ (void)(mm); abort(); })
 #define mmap_write_lock(mm)		({ (void)(mm); abort(); })
 #define mmap_write_lock_killable(mm)	({ (void)(mm); abort(); 0; })

@@ -12,6 +12,7 @@ static inline void *kcalloc(size_t n, size_t size, gfp_t gfp)
 	return p ? memset(p, 0, n * size) : NULL;
 }
 
+#define kzalloc_obj(object, gfp)	kcalloc(1, sizeof(object), gfp)
 #define kmalloc_obj(object, gfp)	kmalloc(sizeof(object), gfp)
 
 #endif
