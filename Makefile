@@ -5,8 +5,13 @@
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 
+modules: check-kernel
 modules modules_install clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) $@
+
+# KERNEL_MODULES=<directory>: those of that kernel, if not in /lib/modules
+check-kernel:
+	compat/check-ops.sh $(KDIR) $(KERNEL_MODULES)
 
 in-tree:
 	@test -n "$(KSRC)" || { echo "usage: make in-tree KSRC=<kernel source tree>"; exit 2; }
@@ -45,23 +50,33 @@ mutants:
 	scripts/deps.sh test
 	tools/testing/vm/test.sh mutants mutants-kunit
 
+# with IOMMU=mock the machine's own is not used; RECORD=pt is that of VFIO_TYPE1v3_PT_IOMMU
+MACHINE = $(or $(filter-out mock,$(IOMMU)),vtd)
+FUZZ = type1v3_fuzz $(if $(filter mock,$(IOMMU)),--mock) $(if $(filter pt,$(RECORD)),--pt)
+
 OPS ?= 100000
 fuzz:
 	scripts/deps.sh test
-	tools/testing/vm/selftests.sh -c 2 -t 36000 lean $(or $(IOMMU),vtd) \
-		"type1v3_fuzz --ops $(OPS) $(if $(SEED),--seed $(SEED)) $(FUZZ_ARGS)"
+	tools/testing/vm/selftests.sh -c 2 -t 36000 lean $(MACHINE) \
+		"$(FUZZ) --ops $(OPS) $(if $(SEED),--seed $(SEED)) $(FUZZ_ARGS)"
 
 SECONDS ?= 1800
 soak:
 	scripts/deps.sh test
-	tools/testing/vm/selftests.sh -c 2 -t $$(($(SECONDS) + 1800)) lean vtd \
-		"type1v3_fuzz --soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))"
+	tools/testing/vm/selftests.sh -c 2 -t $$(($(SECONDS) + 1800)) lean $(MACHINE) \
+		"$(FUZZ) --soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))"
 
 RACE_SECONDS ?= 60
 races:
 	scripts/deps.sh test
 	TYPE1V3_SECONDS=$(RACE_SECONDS) tools/testing/vm/selftests.sh -c 2 -t 36000 lean vtd \
-		type1v3_race_test type1v3_stream_test
+		type1v3_race_test type1v3_stream_test \
+		'type1v3_on_mock three-dirty,close-dirty type1v3_race_test' \
+		'type1v3_on_mock calls,below type1v3_race_test'
+
+qemu:
+	scripts/deps.sh qemu
+	scripts/qemu.sh
 
 bench:
 	scripts/deps.sh bench
@@ -88,12 +103,13 @@ help:
 	@echo 'make test-debug         KUnit, kselftests and failing allocations on a debug kernel'
 	@echo 'make mutants            do the tests notice mistakes: each of a list of edits must fail one'
 	@echo 'make kcsan              the tests with threads on a kernel that looks for data races'
-	@echo 'make fuzz [OPS=... SEED=... IOMMU=vtd|virtio|amd]  random calls against a model'
-	@echo 'make soak [SECONDS=...] mixed load for 30 minutes: nothing may grow'
+	@echo 'make fuzz [OPS=... SEED=... IOMMU=vtd|virtio|amd|mock RECORD=pt]  random calls against a model'
+	@echo 'make soak [SECONDS=... IOMMU=mock RECORD=pt] mixed load for 30 minutes: nothing may grow'
 	@echo 'make races [RACE_SECONDS=...]  all calls at once, and a device that never stops'
+	@echo 'make qemu               a QEMU that uses granules and batches, and one that does not'
 	@echo 'make bench              what mapping costs, beside type1v2 and iommufd'
 	@echo 'make docs               the documents as HTML, with the Sphinx set-up of the kernel'
 	@echo 'make lint               checkpatch, sparse, W=1, shellcheck, kernel-doc, codespell'
 	@echo 'make clean              remove what a build outside a tree leaves here'
 
-.PHONY: modules modules_install clean in-tree patches deb demo test test-all test-debug mutants kcsan fuzz soak races bench docs lint help
+.PHONY: modules check-kernel modules_install clean in-tree patches deb demo test test-all test-debug mutants kcsan fuzz soak races qemu bench docs lint help

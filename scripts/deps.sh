@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# deps.sh demo|deb|docs|test|test-all|bench
+# deps.sh demo|deb|docs|test|test-all|qemu|bench
 #
 # Installs the Debian packages that are needed for that and missing, and says
 # which. It changes no package source. Elsewhere than on Debian it prints what is
@@ -38,6 +38,7 @@ deb="
 /usr/bin/dh_dkms		dh-dkms
 /usr/sbin/dkms			dkms
 /usr/bin/lintian		lintian
+/usr/bin/rst2html5		python3-docutils
 "
 docs="
 /usr/bin/make			make
@@ -62,17 +63,28 @@ test="$demo$docs$deb
 /usr/bin/shellcheck		shellcheck
 /usr/bin/codespell		codespell
 /usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
+/usr/bin/qemu-system-aarch64	qemu-system-arm
 /usr/bin/trace-cmd		trace-cmd
 /usr/bin/perf			linux-perf
 /usr/bin/bpftrace		bpftrace
 "
-test_all="$test
+qemu="
+/usr/bin/gcc			gcc
+/usr/share/keyrings/debian-archive-keyring.gpg	debian-archive-keyring
+"
+test_all="$test$qemu
+/usr/bin/aarch64-linux-gnu-gcc	gcc-aarch64-linux-gnu
+/usr/include/uuid/uuid.h	uuid-dev
 /usr/bin/dpdk-testpmd		dpdk-dev
 /usr/lib/*/librte_net_e1000.so.*	librte-net-e1000-23
+/usr/bin/rpmbuild		rpm
+/usr/bin/rpmlint		rpmlint
+/usr/bin/nix-instantiate	nix-bin
 "
 bench="$test
 /usr/bin/gnuplot		gnuplot-nox
 /usr/sbin/mkfs.ext4		e2fsprogs
+/usr/bin/valgrind		valgrind
 "
 
 case ${1:-} in
@@ -81,8 +93,9 @@ deb) needs=$deb ;;
 docs) needs=$docs ;;
 test) needs=$test ;;
 test-all) needs=$test_all ;;
+qemu) needs=$qemu ;;
 bench) needs=$bench ;;
-*) die "usage: deps.sh demo|deb|docs|test|test-all|bench" ;;
+*) die "usage: deps.sh demo|deb|docs|test|test-all|qemu|bench" ;;
 esac
 [ "$1" = deb ] || [ "$1" = docs ] || [ "$(uname -m)" = x86_64 ] ||
 	die "the virtual machines need an x86_64 host"

@@ -22,25 +22,37 @@ files() {
 	echo "drivers/vfio/Makefile drivers/vfio/Makefile.type1v3"
 	# of directories that the kernel has, the selftests', only what is ours
 	for file in drivers/vfio/*.[ch] drivers/vfio/tests/{*.[ch],Makefile,.kunitconfig} \
-		    include/uapi/linux/*.h Documentation/*/*.rst tools/vfio/* \
+		    include/uapi/linux/*.h Documentation/*/*.rst \
+		    Documentation/ABI/testing/* tools/vfio/* \
 		    tools/testing/selftests/vfio/{*type1v3*.sh,type1v3*.[ch],type1v3*.mk}; do
 		case $file in *.mod.c) continue ;; esac
 		echo "$file $file"
 	done
 }
 
-# FILE<tab>LINE<tab>FOR<tab>AFTER: the line to be in a file of the tree if FOR
-# exists, after another one or (without AFTER) at the end
+# FILE@LINE@FOR@AFTER: the line to be in a file of the tree if FOR exists, after
+# another one or (without AFTER) at the end
 hooks() {
-	local file index='' after=''
+	local file line index='' after='' lib=tools/testing/selftests/vfio/lib
 
-	printf '%s\t%s\t%s\t\n' drivers/vfio/Kconfig 'source "drivers/vfio/Kconfig.type1v3"' \
+	printf '%s@%s@%s@\n' drivers/vfio/Kconfig 'source "drivers/vfio/Kconfig.type1v3"' \
 		drivers/vfio/Kconfig.type1v3
 	# shellcheck disable=SC2016  # make expands it
-	printf '%s\t%s\t%s\t\n' drivers/vfio/Makefile 'include $(src)/Makefile.type1v3' \
+	printf '%s@%s@%s@\n' drivers/vfio/Makefile 'include $(src)/Makefile.type1v3' \
 		drivers/vfio/Makefile.type1v3
-	printf '%s\t%s\t%s\t\n' tools/testing/selftests/vfio/Makefile 'include type1v3.mk' \
+	printf '%s@%s@%s@\n' tools/testing/selftests/vfio/Makefile 'include type1v3.mk' \
 		tools/testing/selftests/vfio/type1v3.mk
+	# the mode of the kernel's own selftests, in those kernels that have it
+	while IFS=@ read -r file line after; do
+		printf '%s@%s@%s@%s\n' "$file" "$line" tools/testing/selftests/vfio/type1v3.mk "$after"
+	done <<-END
+		$lib/include/libvfio/iommu.h@#define MODE_VFIO_TYPE1V3_IOMMU "vfio_type1v3_iommu"@#define MODE_VFIO_TYPE1V2_IOMMU "vfio_type1v2_iommu"
+		$lib/include/libvfio/iommu.h@FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v3_iommu, ##__VA_ARGS__); \\@FIXTURE_VARIANT_ADD_IOMMU_MODE(vfio_type1v2_iommu, ##__VA_ARGS__); \\
+		$lib/iommu.c@#include <linux/vfio_type1v3.h>@#include <linux/vfio.h>
+		$lib/iommu.c@	{ MODE_VFIO_TYPE1V3_IOMMU, "/dev/vfio/vfio", VFIO_TYPE1v3_IOMMU },@static const struct iommu_mode iommu_modes[] = {
+		${lib%/lib}/vfio_dma_mapping_mmio_test.c@	    !strcmp(iommu->mode->name, MODE_VFIO_TYPE1V3_IOMMU) ||@	if (!strcmp(iommu->mode->name, MODE_VFIO_TYPE1V2_IOMMU) ||
+	END
+	after=''
 	cd "$TOP"
 	for file in $(printf '%s\n' Documentation/*/*.rst | sed 's/\.rst$//' | LC_ALL=C sort); do
 		[ "$index" = "${file%/*}/index.rst" ] || after=''
@@ -49,7 +61,7 @@ hooks() {
 		Documentation/driver-api/*) : "${after:=   vfio}" ;;
 		Documentation/userspace-api/*) : "${after:=   iommufd}" ;;
 		esac
-		printf '%s\t   %s\t%s\t%s\n' "$index" "${file##*/}" "$file.rst" "$after"
+		printf '%s@   %s@%s@%s\n' "$index" "${file##*/}" "$file.rst" "$after"
 		after="   ${file##*/}"
 	done
 }
@@ -75,7 +87,10 @@ install() { # TREE
 hook_up() { # TREE
 	local file line needs after
 
-	hooks | while IFS=$'\t' read -r file line needs after; do
+	hooks | while IFS=@ read -r file line needs after; do
+		case $file in
+		tools/testing/selftests/*.[ch]) [ -e "$1/$file" ] || continue ;;
+		esac
 		[ ! -e "$1/$needs" ] || grep -qxF "$line" "$1/$file" || hook "$1/$file" "$line" "$after"
 	done
 }
@@ -85,9 +100,9 @@ hook() { # FILE LINE AFTER
 		printf '%s\n' "$2" >>"$1"
 	else
 		grep -qxF "$3" "$1" || die "$1 has no line '$3'"
-		awk -v line="$2" -v after="$3" '
+		LINE=$2 AFTER=$3 awk '
 			{ print }
-			$0 == after && !done { print line; done = 1 }' "$1" >"$1.new"
+			$0 == ENVIRON["AFTER"] && !done { print ENVIRON["LINE"]; done = 1 }' "$1" >"$1.new"
 		mv "$1.new" "$1"
 	fi
 }
@@ -97,7 +112,8 @@ uninstall() { # TREE
 
 	[ -f "$list" ] || return 0
 	while read -r _ to; do rm -f "${1:?}/$to"; done <"$list"
-	hooks | while IFS=$'\t' read -r file line _; do
+	hooks | while IFS=@ read -r file line _; do
+		[ -e "$1/$file" ] || continue
 		grep -vxF "$line" "$1/$file" >"$1/$file.new"
 		mv "$1/$file.new" "$1/$file"
 	done

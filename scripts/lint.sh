@@ -21,8 +21,26 @@ check() { # NAME COMMAND...
 }
 
 check shellcheck shellcheck -x "${scripts[@]}"
-check codespell codespell --skip LICENSE "${files[@]}"
+check codespell codespell -L crate,inout --skip 'LICENSE,*.patch' "${files[@]}"
 check kernel-doc "$tree/scripts/kernel-doc" -none -Wall -Werror "${kernel[@]}"
+
+# the kselftests that have a variant for the second record
+# shellcheck disable=SC2317  # named_tests() calls it
+tests_of_both() {
+	local file
+
+	for file in tools/testing/selftests/vfio/type1v3_*_test.c; do
+		awk '
+			/^ADD_(V3_)?(TYPES|KIND)\(/ { split($0, part, /[(,)]/); both[part[2]] }
+			/^\tFIXTURE_VARIANT_ADD\(|^FIXTURE_VARIANT_ADD\(/ { split($0, part, /[(,]/); fixture = part[2] }
+			/VFIO_TYPE1v3_PT_IOMMU/ { both[fixture] }
+			/^TEST\(/ { split($0, part, /[()]/); name = part[2] }
+			/VFIO_TYPE1v3_PT_IOMMU/ && name != "" { print name }
+			/^}/ { name = "" }
+			/^TEST_F/ { split($0, part, /[(,) ]+/); if (part[2] in both) print part[2] "." part[3] }
+		' "$file"
+	done
+}
 
 # every test that the comparison names exists, and each row has one; KUnit's are
 # named by suite and case
@@ -51,6 +69,27 @@ named_tests() {
 	     /^     -/ { test = $2 }
 	     !NF { end() }
 	     END { end(); exit bad }' "$page" || status=1
+	# the column of the second record: one of the tests runs on it, or it refuses
+	# what the row is about; KUnit tests what does not depend on the record
+	awk '
+		FNR == NR { on_both[$1]; next }
+		function end(   i, n, test, some) {
+			sub(/KUnit: .*/, "", tests)
+			n = split(tests, test, /[, ]+/)
+			for (i = 1; i <= n; i++)
+				some = some || test[i] in on_both
+			if (cell == 5 && cells[3] ~ /^(same|wider|other)$/ && tests ~ /[a-z]/ && !some) {
+				print "no test of both records:" row
+				bad = 1
+			}
+			cell = 0
+			tests = ""
+		}
+		/^   \* - / { end(); row = $0; cell = 1 }
+		/^     -/ { cells[++cell] = $2 }
+		cell == 5 { sub(/^     - /, ""); tests = tests " " $0 }
+		!NF { end() }
+		END { end(); exit bad }' <(tests_of_both) "$page" || status=1
 	return "$status"
 }
 check 'tests named in the comparison' named_tests
@@ -73,62 +112,77 @@ named_functions() {
 }
 check 'functions named in the documents' named_functions
 
-# what README.md says of the cost is what bench.sh holds the code against
-# shellcheck disable=SC2317  # check() calls it
-figures() {
-	awk -F '|' '
-		BEGIN {
-			of["map / unmap one 4 KiB page, linear"] = "linear"
-			of["the same, every page different"] = "different"
-			of["one page in 64"] = "1-in-64"
-			of["batches of 256 entries, linear"] = "linear-batch-256"
-			of["batches of 256 entries, every page different"] = "different-batch-256"
-			of["64 MiB in one ioctl, 4 KiB pages"] = "64M-small"
-			of["64 MiB in one ioctl, THP"] = "64M-huge"
-			of["one page, when 16 k are mapped"] = "filled-16k"
+# every figure of a document is what the CSV of the benchmark says
+check 'figures of the documents' scripts/figures.py --check
+
+# QEMU's copy of the interface is the interface
+check "QEMU's header" scripts/qemu.sh --check
+
+# whatever a program can use has its kernel-doc
+# shellcheck disable=SC2016,SC2317  # awk's; check() calls it
+documented() {
+	awk '
+		/^ \* (define |struct )?[A-Za-z0-9_]+(\(\))? - / {
+			sub(/^ \* (define |struct )?/, "")
+			sub(/[( ].*/, "")
+			known[$0]
 		}
-		function compare(name, measure, n, base,	expected) {
-			expected = reference[name "," measure] * base
-			if (n > expected * 1.1 + 1 || n < expected * 0.9 - 1) {
-				printf "README.md: %s, %s: %d, but the reference says %d\n",
-				       name, measure, n, expected
-				wrong = 1
+		/^#define VFIO_/ {
+			sub(/\(.*/, "", $2)
+			if (!($2 in known)) {
+				print FILENAME ": " $2 " has no kernel-doc"
+				bad = 1
 			}
 		}
-		NR == FNR {
-			split($0, field, ",")
-			reference[field[1] "," field[2]] = field[3]
-			next
-		}
-		{
-			row = $2
-			gsub(/^ +| +$/, "", row)
-			if (!(row in of))
-				next
-			name = of[row]
-			gsub(/,/, "", $3)
-			gsub(/,/, "", $5)
-			split($3, type1v2, "/")
-			split($5, type1v3, "/")
-			# a batch is compared with single pages
-			if (sub(/-batch.*/, "", name))
-				split(alone[name], type1v2, "/")
-			else
-				alone[name] = $3
-			name = of[row]
-			compare(name, "map", type1v3[1], type1v2[1])
-			compare(name, "unmap", type1v3[2], type1v2[2])
-			delete of[row]
-		}
-		END {
-			for (name in of) {
-				print "README.md has no row: " name
-				wrong = 1
-			}
-			exit wrong
-		}' tools/testing/vm/bench-reference.csv README.md
+		END { exit bad }' include/uapi/linux/vfio_type1v3.h
 }
-check 'figures of README.md' figures
+check 'kernel-doc of the interface' documented
+
+# Documentation/ABI is as the kernel's parser wants it, and has every name of debugfs
+# shellcheck disable=SC2317  # check() calls it
+abi() {
+	local name status=0 wrong
+
+	wrong=$("$tree/tools/docs/get_abi.py" --dir Documentation/ABI validate 2>&1)
+	[ -z "$wrong" ] || { echo "$wrong"; status=1; }
+	while read -r name; do
+		grep -qE "(^		|, )$name(,| |\$)" Documentation/ABI/testing/debugfs-vfio-type1v3 ||
+			{ echo "Documentation/ABI does not have $name"; status=1; }
+	done < <(sed -nE '/op_names/,/^}/s/\[[A-Z_0-9]*\] *= "([a-z]*)",?/\n\1\n/gp
+			s/.*seq_(printf|puts)\(m, "([a-z_]+) .*/\2/p' drivers/vfio/vfio_dma_debugfs.c |
+			grep -xE '[a-z_]+' | sort -u)
+	return "$status"
+}
+check 'ABI of debugfs' abi
+
+# type1v3-top and its manual explain every column
+# shellcheck disable=SC2016,SC2317  # sed's; check() calls it
+columns() {
+	local name status=0 explained
+
+	explained=$(tools/vfio/type1v3-top --help)
+	while read -r name; do
+		grep -qE "^  .*\\b$name( |\$)" <<<"$explained" ||
+			{ echo "type1v3-top --help does not explain $name"; status=1; }
+		grep -qE "^\\.B (.* )?$name( |\$)" debian/type1v3-top.8 ||
+			{ echo "the manual of type1v3-top does not explain $name"; status=1; }
+	done < <(sed -n '/names = (/,/("ERR",)/p' tools/vfio/type1v3-top | grep -oE '"[A-Z1-9/s]+"' |
+			tr -d '"' | grep -v '^\(MAPS\|UNMAPS\|PINS\)$')
+	return "$status"
+}
+check 'columns of type1v3-top' columns
+
+# shellcheck disable=SC2317  # check() calls it
+guide_program() {
+	local program
+
+	program=$(mktemp "${TMPDIR:-/tmp}/XXXXXX.c")
+	sh tools/testing/selftests/vfio/type1v3_samples.sh \
+		Documentation/userspace-api/vfio-type1v3.rst >"$program" &&
+		"$tree/scripts/checkpatch.pl" --no-tree --strict --quiet --terse --show-types \
+			--no-summary --file "$program"
+}
+check 'checkpatch of the program in the guide' guide_program
 
 # messages.awk passes a log with a warning that is announced, and none of the logs
 # where that or the warning is otherwise
@@ -155,7 +209,8 @@ announcements() {
 check 'announcements of kernel messages' announcements
 
 # What it must not judge: compat/ is there to ask for versions; what is compiled in
-# user space has a fuzzer's names, and stands in for kernel headers.
+# user space has a fuzzer's names, and stands in for kernel headers; a macro that is a list
+# of definitions is not a statement.
 # shellcheck disable=SC2317  # check() calls it
 checkpatch() { # IGNORED FILES...
 	local ignored=$1 status=0
@@ -166,12 +221,18 @@ checkpatch() { # IGNORED FILES...
 	rm -f .checkpatch-camelcase.*
 	return "$status"
 }
-mapfile -t strict < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include|tools/testing/selftests)/')
+harness=tools/testing/selftests/vfio/type1v3_harness.h
+mapfile -t strict < <(printf '%s\n' "${code[@]}" | grep -E '^(drivers|include|tools/testing/selftests)/' |
+	grep -vF "$harness")
 mapfile -t tests < <(printf '%s\n' "${code[@]}" | grep -vE '^(drivers|include|compat|tools/testing/selftests)/')
 check 'checkpatch drivers include selftests' checkpatch FILE_PATH_CHANGES "${strict[@]}"
+check 'checkpatch of the lists of variants' checkpatch \
+	MULTISTATEMENT_MACRO_USE_DO_WHILE,MACRO_ARG_REUSE "$harness"
 check 'checkpatch compat' checkpatch \
 	LINUX_VERSION_CODE,CONSTANT_COMPARISON,MACRO_ARG_REUSE,MACRO_ARG_UNUSED \
-	compat/compat.h compat/include/vfio.h
+	compat/compat.h compat/include/vfio.h compat/include/iommu-priv.h
+check 'checkpatch of the program that reads BTF' checkpatch \
+	PREFER_KERNEL_TYPES,PREFER_DEFINED_ATTRIBUTE_MACRO,EMBEDDED_FUNCTION_NAME,BIT_MACRO,CAMELCASE compat/btf.c
 check 'checkpatch of other tools' checkpatch \
 	CAMELCASE,NEW_TYPEDEFS,EXPORT_SYMBOL,MACRO_ARG_UNUSED,MACRO_ARG_REUSE,MACRO_ARG_PRECEDENCE,BIT_MACRO,MACRO_WITH_FLOW_CONTROL \
 	"${tests[@]}"

@@ -10,5 +10,5 @@ set -euo pipefail
 
 mkdir -p "$1"
 rsync -rlc --delete --exclude='*.mod.c' --include='*/' --include='*.[ch]' \
-	--include=Makefile --include=Kbuild --include=Kconfig --exclude='*' \
+	--include=Makefile --include=Kbuild --include=Kconfig --include=check-ops.sh --include=ops.btf --exclude='*' \
 	"$TOP"/{Makefile,Kbuild,Kconfig,drivers,include,compat} "$1/"
