@@ -357,8 +357,8 @@ int vfio_dma_pin_pages(void *iommu_data, struct iommu_group *iommu_group,
 		foreign = mmget_not_zero(mm);
 		alive = foreign;
 	}
-	/* Each page may be missing, and a few of them again. */
-	retries = npage + FAULT_RETRIES;
+	/* Each page may be missing, and again: fork() takes all of private memory away. */
+	retries = (unsigned long)npage * FAULT_RETRIES;
 	while ((ret = try_pin(container, first, npage, prot, alive, pages,
 			      &missing)) == -EAGAIN) {
 		ret = -EFAULT;

@@ -95,6 +95,7 @@ static struct kunit_case container_cases[] = {
 	KUNIT_CASE(map_begins_anew),
 	KUNIT_CASE(map_is_checked_again),
 	KUNIT_CASE(lost_under_pins),
+	KUNIT_CASE(pin_missing_again),
 	KUNIT_CASE(attach_keeps_users),
 	KUNIT_CASE(strangers_keep_users),
 	KUNIT_CASE(attach_without_owner),

@@ -222,6 +222,46 @@ static void lost_under_pins(struct kunit *test)
 	container_unmap_all(test);
 }
 
+/* All of the memory has to be faulted in again, as fork() makes of private memory. */
+static void come_back(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+
+	mock_map_file_at(test, "[mock trap]", &trap_fops, NULL, WINDOW,
+			 PROT_READ | PROT_WRITE, t->memory->vaddr);
+}
+
+/* Pages that are missing once more while others are waited for are waited for again. */
+static void pin_missing_again(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_device *device;
+	struct page *pages[64];
+	unsigned long i;
+
+	device = kunit_kzalloc(test, sizeof(*device), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, device);
+	device->ops = &device_ops;
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->emulated, NULL), 0);
+	vfio_type1v3_ops.register_device(t->data, device);
+	trap_set(test, 2 * 60, 0, come_back);
+	/* No two of them are waited for together. */
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		KUNIT_ASSERT_EQ(test, container_map(test, i, 1, 2 * i, RW, false), 0);
+	KUNIT_ASSERT_EQ(test, vfio_type1v3_ops.pin_pages(t->data, test_group(&t->emulated),
+							 BASE << PAGE_SHIFT, ARRAY_SIZE(pages),
+							 RW, pages),
+			ARRAY_SIZE(pages));
+	KUNIT_EXPECT_TRUE(test, trap.sprung);
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		KUNIT_EXPECT_PTR_EQ(test, pages[i], t->memory->pages[2 * i]);
+	vfio_type1v3_ops.unpin_pages(t->data, BASE << PAGE_SHIFT, ARRAY_SIZE(pages));
+	container_check(test);
+	vfio_type1v3_ops.unregister_device(t->data, device);
+	container_unmap_all(test);
+}
+
 /*
  * Owners
  */
