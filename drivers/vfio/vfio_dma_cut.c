@@ -205,13 +205,18 @@ static int cut_border(struct vfio_dma_record *record,
 		      struct vfio_dma_space *space, unsigned long at,
 		      unsigned long *first, unsigned long *last)
 {
-	unsigned long word = vfio_dma_cut_border(record, at), npages, block;
-	int prot = word & VFIO_DMA_RIGHTS, ret = 0, err;
 	struct vfio_dma_domain *domain;
+	unsigned long word, npages, block;
+	int prot, ret = 0, err;
 
+	/* A record that asks an IOMMU may be told of neighbours that have gone. */
+	if (unlikely(!vfio_dma_record_has_vaddr(record)))
+		vfio_dma_space_flush(space);
+	word = vfio_dma_cut_border(record, at);
 	if (!word)
 		return 0;
 
+	prot = word & VFIO_DMA_RIGHTS;
 	list_for_each_entry(domain, &space->domains, next) {
 		npages = vfio_dma_cut_find_block(record, domain, at, prot);
 		block = npages ? round_down(at, npages) : at;

@@ -163,6 +163,7 @@ static struct kunit_case container_pt_cases[] = {
 	KUNIT_CASE(device_stuck),
 	KUNIT_CASE(ghost_of_second),
 	KUNIT_CASE(unmap_twice),
+	KUNIT_CASE(cut_beside_gone),
 	KUNIT_CASE(msi_beside),
 	KUNIT_CASE(drift),
 	KUNIT_CASE(probe_stuck),

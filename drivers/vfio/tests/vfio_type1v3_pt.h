@@ -122,6 +122,57 @@ static void unmap_twice(struct kunit *test)
 }
 
 /*
+ * A batch unmaps pages of superpages one after the other, behind an IOMMU that remembers:
+ * a page that has gone is no part of a superpage with the next.
+ */
+static void cut_beside_gone(struct kunit *test)
+{
+	struct container_test *t = test->priv;
+	struct vfio_pt_open *open = t->container->record.pt->open;
+	void __user *user = t->arg + PAGE_SIZE;
+	struct vfio_iommu_type1v3_batch_entry entries[3] = {};
+	struct vfio_iommu_type1v3_batch batch = {
+		.argsz = sizeof(batch),
+		.entries = (unsigned long)user,
+		.nr_entries = ARRAY_SIZE(entries),
+	};
+	unsigned long region = BASE / VFIO_PT_REGION_PAGES, i;
+
+	container_memory(test, false);
+	KUNIT_ASSERT_EQ(test, container_attach(test, &t->groups[0], &mock_kinds[1]), 0);
+	KUNIT_ASSERT_EQ(test, container_map(test, 0, 16, 0, RW, false), 0);
+	/* Another region takes its place: its pages are known no longer, but looked up. */
+	for (i = 0; i < ARRAY_SIZE(entries); i++) {
+		entries[i].iova = (BASE + VFIO_PT_OPEN * VFIO_PT_REGION_PAGES + 2 * i) << PAGE_SHIFT;
+		entries[i].size = PAGE_SIZE;
+		entries[i].vaddr = t->memory->vaddr;
+		entries[i].flags = VFIO_DMA_MAP_FLAG_READ;
+	}
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+	KUNIT_ASSERT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
+					      sizeof(batch)), 0);
+	for (i = 0; i < ARRAY_SIZE(entries); i++) {
+		entries[i].vaddr = 0;
+		entries[i].flags = VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP;
+	}
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+	KUNIT_ASSERT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
+					      sizeof(batch)), 0);
+	KUNIT_ASSERT_NE(test, open[region % VFIO_PT_OPEN].region, region);
+
+	t->groups[0].domain->remembers = true;
+	for (i = 0; i < ARRAY_SIZE(entries); i++) {
+		entries[i].iova = (BASE + 1 + i * 7 % 5) << PAGE_SHIFT;
+		t->model[1 + i * 7 % 5].prot = 0;
+	}
+	KUNIT_ASSERT_EQ(test, copy_to_user(user, entries, sizeof(entries)), 0);
+	KUNIT_EXPECT_EQ(test, container_ioctl(test, VFIO_IOMMU_TYPE1V3_BATCH, &batch,
+					      sizeof(batch)), 0);
+	container_check(test);
+	KUNIT_EXPECT_EQ(test, container_unmap(test, 0, 16), 0);
+}
+
+/*
  * One IOMMU driver of two fails to unmap a page.  It is not mapped, also not when that
  * domain is the one that answers look-ups.
  */
