@@ -324,7 +324,8 @@ unmap_entries_drops_lock(struct vfio_dma_batch *batch, unsigned int i,
 		last = unit->last;
 		if (asks_iommu && unlikely(may_be_gone(batch, &gone, i))) {
 			vfio_dma_unmap_finish(&op);
-			gone = (struct vfio_dma_gone){ .from = i };
+			memset(&gone, 0, sizeof(gone));
+			gone.from = i;
 			may_be_gone(batch, &gone, i);
 		}
 		/* Waiting for drivers drops the mutex: others may unmap a part. */

@@ -43,9 +43,10 @@ struct vfio_dma_domain {
 
 /*
  * Pages of a block that one entry of a CPU's page table can map: of such blocks
- * the record remembers that each was part of one extent.
+ * the record remembers that each was part of one extent.  A region of the record that asks
+ * the IO page table is not larger, also where such an entry maps less (s390, ppc64).
  */
-#define VFIO_DMA_CONTIG_PAGES		(PMD_SIZE >> PAGE_SHIFT)
+#define VFIO_DMA_CONTIG_PAGES		MAX(PMD_SIZE >> PAGE_SHIFT, 512)
 
 void vfio_dma_domain_init(struct vfio_dma_domain *domain,
 			  struct iommu_domain *iommu_domain);

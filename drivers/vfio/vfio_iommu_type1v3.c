@@ -69,10 +69,11 @@ static int set_alias(const char *value, const struct kernel_param *param)
 
 static int get_alias(char *buffer, const struct kernel_param *param)
 {
+	unsigned long alias = READ_ONCE(alias_type1);
 	const char *value = "N";
 
-	if (alias_type1)
-		value = alias_type1 == VFIO_TYPE1v3_PT_IOMMU ? "pt" : "Y";
+	if (alias)
+		value = alias == VFIO_TYPE1v3_PT_IOMMU ? "pt" : "Y";
 	return sysfs_emit(buffer, "%s\n", value);
 }
 

@@ -60,7 +60,7 @@ static int change(struct vfio_pt_record *pt, unsigned long first, unsigned long 
 	unsigned long pos, end, word;
 	int ret = 0;
 
-	for (pos = first; pos <= last && !ret; pos = end + 1) {
+	for (pos = first; pos <= last; pos = end + 1) {
 		bool whole = piece_end(pos, last, &end);
 
 		word = whole ? 0 : load_region(pt, region_of(pos));
@@ -68,13 +68,12 @@ static int change(struct vfio_pt_record *pt, unsigned long first, unsigned long 
 			ret = make_odd(pt, pos, end, nofail);
 		if (!ret)
 			ret = prepare(&pt->odd, pos, end, nofail);
+		if (!ret && whole)
+			ret = prepare(&pt->regions, region_of(pos), region_of(end), nofail);
 		if (ret)
 			break;
 		vfio_xa_dma_change(&pt->odd, pos, end, clear, set);
-		if (!whole)
-			continue;
-		ret = prepare(&pt->regions, region_of(pos), region_of(end), nofail);
-		if (!ret)
+		if (whole)
 			change_regions(pt, region_of(pos), region_of(end), clear, set);
 	}
 	return ret;

@@ -63,6 +63,9 @@ static_assert(CHUNKS_SHIFT + NR_CHUNKS < BITS_PER_LONG - 7);
 static_assert(VFIO_PT_CHUNK_BYTES <= SZ_1M);
 static_assert(NR_CHUNKS < BITS_PER_LONG);
 
+/* CONTIG is a flag of regions, and says the same of each block. */
+static_assert(!(512 % VFIO_PT_REGION_PAGES));
+
 static inline unsigned long region_of(unsigned long index)
 {
 	return index >> VFIO_PT_REGION_SHIFT;
