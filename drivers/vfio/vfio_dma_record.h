@@ -383,21 +383,23 @@ vfio_dma_record_replace_nofail(struct vfio_dma_record *record,
 }
 
 /*
- * Take a mapped page out and return its word.  0 if there is none, if it is reserved, may
- * be part of a superpage or has no user memory, or if that takes memory: then it takes
- * load(), prepare() and erase().  *@pfn is set to its page frame, VFIO_DMA_NO_PFN if it has
- * not been looked up.
+ * Take a mapped page out and return its word.  0 if there is none, if it is reserved, has no
+ * user memory or, unless it is @cut, may be part of a superpage, or if that takes memory:
+ * then it takes load(), prepare() and erase().  *@pfn is set to its page frame,
+ * VFIO_DMA_NO_PFN if it has not been looked up.
  */
 static inline unsigned long vfio_dma_record_take(struct vfio_dma_record *record,
-						 unsigned long index,
+						 unsigned long index, bool cut,
 						 unsigned long *pfn)
 {
+	unsigned long unless = VFIO_XA_DMA_PENDING | VFIO_XA_DMA_VADDR_INVALID;
+
+	if (!cut)
+		unless |= VFIO_XA_DMA_BIG;
 	if (unlikely(record->pt))
-		return vfio_pt_record_take(record->pt, index, pfn);
+		return vfio_pt_record_take(record->pt, index, unless, pfn);
 	*pfn = VFIO_DMA_NO_PFN;
-	return vfio_xa_dma_take(&record->xa, index,
-				VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG |
-				VFIO_XA_DMA_VADDR_INVALID);
+	return vfio_xa_dma_take(&record->xa, index, unless);
 }
 
 /* An IOMMU driver has failed to unmap of a range that is erased, or is about to be. */

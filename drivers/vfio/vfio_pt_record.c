@@ -46,9 +46,10 @@
  *
  * Most IOMMU drivers walk the table in memory, which is right as soon as iommu_unmap_fast()
  * returns.  Drivers that have the IOMMU walk it (arm-smmu where it can translate for the CPU)
- * may find what has been unmapped until the IOTLB is synchronised.  Nobody looks up what
- * was unmapped before that, but for a batch that unmaps a page twice: synchronising before
- * each look-up would be a synchronisation for each page of all batches.
+ * may find what has been unmapped until the IOTLB is synchronised.  Synchronising before each
+ * look-up would be a synchronisation for each page of all batches.  So it is those who look
+ * at what may have been unmapped before that who have it synchronised first: a batch that
+ * may unmap a page twice, and a cut, which looks at the neighbours of what goes.
  *
  * Ghosts are pages that an IOMMU driver has failed to unmap, of whichever domain: any of
  * them can be the first one later.
@@ -574,9 +575,8 @@ static bool take_closed(struct vfio_pt_record *pt, unsigned long region,
 
 /* vfio_pt_record_take() if the region does not know its pages, or some are odd */
 static noinline unsigned long take_slow(struct vfio_pt_record *pt, unsigned long index,
-					unsigned long *pfn)
+					unsigned long unless, unsigned long *pfn)
 {
-	const unsigned long unless = VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG;
 	unsigned long region = region_of(index), word, odd = 0;
 	struct vfio_pt_open *open;
 
@@ -592,7 +592,7 @@ static noinline unsigned long take_slow(struct vfio_pt_record *pt, unsigned long
 		goto out;
 	}
 
-	if (word & VFIO_XA_DMA_BIG)
+	if (word & unless & REGION_FLAGS)
 		return 0;
 	open = place_of(pt, region);
 	if (open->region == region && is_known(open, index)) {
@@ -624,14 +624,15 @@ out:
  * vfio_pt_record_take() - take a mapped page out
  * @pt: the record
  * @index: IOVA page
+ * @unless: VFIO_XA_DMA_* flags, PENDING among them; a page that has one of them stays
  * @pfn: set to its page frame, or VFIO_DMA_NO_PFN if that has not been looked up
  *
  * Context: Process context, may sleep.  Caller holds the container's mutex.
- * Return: its flags; 0 if there is none, if it is reserved, may be part of a superpage, or
- * if that takes memory that is not to be had.
+ * Return: its flags; 0 if there is none, if it stays, or if that takes memory that is not
+ * to be had.
  */
 unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index,
-				  unsigned long *pfn)
+				  unsigned long unless, unsigned long *pfn)
 {
 	struct vfio_pt_open *open = place_of(pt, region_of(index));
 	unsigned long flags;
@@ -639,9 +640,9 @@ unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index
 	*pfn = VFIO_DMA_NO_PFN;
 	if (unlikely(open->region != region_of(index) || !is_known(open, index) ||
 		     !vfio_xa_dma_empty(&pt->odd)))
-		return take_slow(pt, index, pfn);
+		return take_slow(pt, index, unless, pfn);
 	flags = open->word & REGION_FLAGS;
-	if (unlikely(flags & VFIO_XA_DMA_BIG) ||
+	if (unlikely(flags & unless) ||
 	    !__test_and_clear_bit(page_of(index), open->pages))
 		return 0;
 	region_count_down(open, 1);

@@ -89,7 +89,7 @@ void vfio_pt_record_prepare_nofail(struct vfio_pt_record *pt, unsigned long firs
 void vfio_pt_record_erase(struct vfio_pt_record *pt, unsigned long first,
 			  unsigned long last);
 unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index,
-				  unsigned long *pfn);
+				  unsigned long unless, unsigned long *pfn);
 void vfio_pt_record_leaked(struct vfio_pt_record *pt, unsigned long first,
 			   unsigned long last);
 void vfio_pt_record_reset(struct vfio_pt_record *pt);

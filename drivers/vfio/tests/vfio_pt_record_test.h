@@ -288,15 +288,18 @@ static void pt_enter(struct kunit *test)
 static void pt_take(struct kunit *test)
 {
 	struct pt_test *t = test->priv;
+	unsigned long unless = VFIO_XA_DMA_PENDING;
 	unsigned long first, last, pfn, word;
 
+	if (pt_rnd(t, 2))
+		unless |= VFIO_XA_DMA_BIG;
 	pt_range(t, &first, &last);
-	word = vfio_pt_record_take(t->pt, pt_index(first), &pfn);
+	word = vfio_pt_record_take(t->pt, pt_index(first), unless, &pfn);
 	if (!word) {
 		/* An odd page can take memory to be cut out, which is not for take(). */
 		if (!t->fail && !vfio_xa_dma_load(&t->pt->odd, pt_index(first)))
 			KUNIT_EXPECT_TRUE(test, !t->model[first] ||
-					  t->model[first] & VFIO_XA_DMA_BIG);
+					  t->model[first] & unless);
 		return;
 	}
 	KUNIT_EXPECT_EQ(test, word, t->model[first]);
@@ -421,7 +424,7 @@ static void pt_take_page(struct kunit *test, unsigned long i)
 	struct pt_test *t = test->priv;
 	unsigned long word, pfn;
 
-	word = vfio_pt_record_take(t->pt, pt_index(i), &pfn);
+	word = vfio_pt_record_take(t->pt, pt_index(i), VFIO_XA_DMA_PENDING, &pfn);
 	if (pfn != VFIO_DMA_NO_PFN)
 		KUNIT_EXPECT_EQ(test, pfn, pt_pfn(pt_index(i)));
 	if (word || !t->model[i])
@@ -613,10 +616,12 @@ static void pt_ghosts(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, vfio_pt_record_enter(t->pt, PT_BASE, PT_BASE + 9, RW), 0);
 	pt_place(test, PT_BASE, PT_BASE + 9);
-	KUNIT_EXPECT_EQ(test, vfio_pt_record_take(t->pt, PT_BASE + 3, &pfn), RW);
+	KUNIT_EXPECT_EQ(test, vfio_pt_record_take(t->pt, PT_BASE + 3, VFIO_XA_DMA_PENDING,
+						  &pfn), RW);
 	vfio_pt_record_leaked(t->pt, PT_BASE + 3, PT_BASE + 3);
 	KUNIT_EXPECT_EQ(test, vfio_pt_record_load(t->pt, PT_BASE + 3), 0);
-	KUNIT_EXPECT_EQ(test, vfio_pt_record_take(t->pt, PT_BASE + 3, &pfn), 0);
+	KUNIT_EXPECT_EQ(test, vfio_pt_record_take(t->pt, PT_BASE + 3, VFIO_XA_DMA_PENDING,
+						  &pfn), 0);
 	KUNIT_EXPECT_EQ(test, vfio_pt_record_validate(t->pt), 0);
 	KUNIT_EXPECT_EQ(test, vfio_pt_record_enter(t->pt, PT_BASE + 3, PT_BASE + 3, RW), 1);
 	vfio_pt_record_enter_end(t->pt, PT_BASE + 3, PT_BASE + 3);
