@@ -940,11 +940,29 @@ static void loop_emulated(struct backend *b)
 	}
 }
 
+/* 4 MiB with one ioctl, and with one or page by page gone again */
+static void loop_whole(struct backend *b, const struct mem *m, bool by_page)
+{
+	const size_t size = 4 * MIB;
+
+	backend_open(b);
+	for (int round = 0;; round++) {
+		map_whole(b, m, size);
+		for (size_t i = 0; by_page && i < size; i += PAGE)
+			unmap(b, TEST_IOVA + i, PAGE);
+		if (!by_page)
+			unmap_whole(b, size);
+		steady(round);
+	}
+}
+
 static void loop(const char *backend, const char *name)
 {
-	if (mem_alloc(&small, MEM_4K, 16 * MIB) ||
-	    mem_alloc(&huge, MEM_THP, 2 * MIB))
-		errx(1, "memory");
+	static const struct { const char *name; const struct mem *m; } whole[] = {
+		{ "4M-small", &small }, { "4M-scattered", &scattered }, { "4M-huge", &huge },
+	};
+
+	alloc_memory(16 * MIB);
 	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
 		struct backend *b = &backends[i];
 
@@ -958,6 +976,12 @@ static void loop(const char *backend, const char *name)
 		for (size_t j = 0; j < ARRAY_SIZE(shared_page_cases); j++)
 			if (!strcmp(shared_page_cases[j].name, name))
 				loop_pages(b, &shared_page_cases[j], true);
+		for (size_t j = 0; j < ARRAY_SIZE(whole); j++) {
+			size_t length = strlen(whole[j].name);
+
+			if (!strncmp(whole[j].name, name, length))
+				loop_whole(b, whole[j].m, !strcmp(name + length, "-by-page"));
+		}
 	}
 	errx(2, "no such backend or case");
 }
