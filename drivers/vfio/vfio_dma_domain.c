@@ -338,15 +338,17 @@ unsigned long vfio_dma_domain_lost_pfn(struct vfio_dma_domain *domain,
 }
 
 /*
- * How many of the @npages pages from @iova on continue @pfn, the first.  Sets
- * *@next to the page frame of the one that does not, if it has been looked up.
+ * How many of the @npages pages from @iova on continue @pfn, the first, as @n are known to.
+ * One of @step pages is looked up.  Sets *@next to the page frame of the one that does not,
+ * if it has been looked up.
  */
 unsigned long
 vfio_dma_domain_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
-			     unsigned long npages, unsigned long step,
-			     unsigned long pfn, unsigned long *next)
+			     unsigned long npages, unsigned long n,
+			     unsigned long step, unsigned long pfn,
+			     unsigned long *next)
 {
-	unsigned long n = step - ((iova >> PAGE_SHIFT) & (step - 1)), found;
+	unsigned long found;
 
 	while (n < npages && (pfn + n) % VFIO_DMA_EXTENT_MAX) {
 		found = vfio_dma_domain_pfn(domain, iova + (n << PAGE_SHIFT));

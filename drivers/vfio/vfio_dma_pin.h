@@ -69,6 +69,32 @@ void vfio_dma_pin_start(struct vfio_dma_pin *pin, struct mm_struct *mm,
 int vfio_dma_pin_step(struct vfio_dma_pin *pin);
 
 /**
+ * vfio_dma_pin_single() - take a page that the next page does not continue
+ * @pin: state
+ * @pfn: set to its page frame; from now on the caller unpins it
+ *
+ * What vfio_dma_pin_extent() does of the extents that most scattered memory consists of,
+ * where it is simple.
+ *
+ * Context: Any.
+ * Return: true if there was one; false if it takes vfio_dma_pin_extent().
+ */
+static inline bool vfio_dma_pin_single(struct vfio_dma_pin *pin, unsigned long *pfn)
+{
+	unsigned long next;
+
+	if (pin->tail.npages != 1 || pin->tail.pfnmap || pin->offset >= pin->size)
+		return false;
+	next = page_to_pfn(pin->pages[pin->offset]);
+	*pfn = pin->tail.pfn;
+	if (next == *pfn + 1)
+		return false;
+	pin->tail.pfn = next;
+	pin->offset++;
+	return true;
+}
+
+/**
  * vfio_dma_pin_held() - pages that are pinned and not taken yet
  * @pin: state
  *
