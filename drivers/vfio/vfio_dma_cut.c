@@ -243,17 +243,28 @@ static int cut_border(struct vfio_dma_record *record,
 	return ret;
 }
 
-/*
- * Can no superpage be across either end of a range?  One across its end has the page
- * before it in it as well, unless the last block of the range begins within it.  A large
- * mapping that is unmapped page by page saves 400 instructions of each.
+/**
+ * vfio_dma_cut_is_free() - is it plain that no superpage is across either end of a range?
+ * @record: what is mapped
+ * @space: the domains that it is mapped in
+ * @first: the first page
+ * @last: the last page
+ *
+ * One across its end has the page before the range in it as well, unless it begins within
+ * the range.  A large mapping that is unmapped page by page saves 400 instructions of each.
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex.
+ * Return: true if vfio_dma_cut_ends() has nothing to divide.
  */
-static bool ends_are_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
+bool vfio_dma_cut_is_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
 			  unsigned long first, unsigned long last)
 {
 	struct vfio_dma_domain *domain;
 	unsigned long npages;
 
+	/* A record that asks an IOMMU may be told of neighbours that have gone. */
+	if (unlikely(!vfio_dma_record_has_vaddr(record)))
+		vfio_dma_space_flush(space);
 	if (first && vfio_dma_record_load(record, first - 1) & VFIO_XA_DMA_BIG)
 		return false;
 	list_for_each_entry(domain, &space->domains, next) {
@@ -284,10 +295,7 @@ int vfio_dma_cut_ends(struct vfio_dma_record *record, struct vfio_dma_space *spa
 	unsigned long was_first, was_last;
 	int ret = 0, err;
 
-	/* A record that asks an IOMMU may be told of neighbours that have gone. */
-	if (unlikely(!vfio_dma_record_has_vaddr(record)))
-		vfio_dma_space_flush(space);
-	if (ends_are_free(record, space, *first, *last))
+	if (vfio_dma_cut_is_free(record, space, *first, *last))
 		return 0;
 	/* The grown range can end inside of another domain's superpage. */
 	do {

@@ -370,30 +370,31 @@ static noinline void leave_ledger_all(struct vfio_dma_space *space)
 			     space->unpin[i].npages & ~VFIO_DMA_UNPIN_DIRTY);
 }
 
-/* Unpin many extents; those of one page with few calls */
+/* Unpin many extents; those of one page that are alike with few calls */
 static noinline void unpin_all(struct vfio_dma_space *space)
 {
 	struct page *pages[VFIO_DMA_UNPIN_PAGES] __uninitialized;
+	unsigned long single = 0, npages, pfn;
 	unsigned int i, n = 0;
-	unsigned long npages;
-	bool dirty = false;
 
 	for (i = 0; i < space->nr_unpin; i++) {
 		npages = space->unpin[i].npages;
-		if (n && (n == ARRAY_SIZE(pages) ||
-			  dirty != !!(npages & VFIO_DMA_UNPIN_DIRTY))) {
-			unpin_user_pages_dirty_lock(pages, n, dirty);
+		pfn = space->unpin[i].pfn;
+		if (unlikely(npages != single || n == ARRAY_SIZE(pages))) {
+			if (n)
+				unpin_user_pages_dirty_lock(pages, n,
+							    single & VFIO_DMA_UNPIN_DIRTY);
 			n = 0;
+			single = npages;
 		}
-		dirty = npages & VFIO_DMA_UNPIN_DIRTY;
-		npages &= ~VFIO_DMA_UNPIN_DIRTY;
-		if (npages == 1)
-			pages[n++] = pfn_to_page(space->unpin[i].pfn);
+		if ((npages & ~VFIO_DMA_UNPIN_DIRTY) == 1)
+			pages[n++] = pfn_to_page(pfn);
 		else
-			vfio_dma_unpin(space->unpin[i].pfn, npages, dirty);
+			vfio_dma_unpin(pfn, npages & ~VFIO_DMA_UNPIN_DIRTY,
+				       npages & VFIO_DMA_UNPIN_DIRTY);
 	}
 	if (n)
-		unpin_user_pages_dirty_lock(pages, n, dirty);
+		unpin_user_pages_dirty_lock(pages, n, single & VFIO_DMA_UNPIN_DIRTY);
 }
 
 /**

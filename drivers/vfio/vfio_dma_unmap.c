@@ -102,21 +102,23 @@ static noinline unsigned long take_cut(struct vfio_dma_unmap *unmap,
 				       unsigned long index, unsigned long *pfn,
 				       int *ret)
 {
-	struct vfio_dma_record *record = &unmap->container->record;
+	struct vfio_dma_container *container = unmap->container;
+	struct vfio_dma_record *record = &container->record;
+	struct vfio_xa_dma_run run = { .first = index, .last = index };
 	unsigned long first = index, last = index, word;
-	struct vfio_xa_dma_run run = {
-		.first = index,
-		.last = index,
-		.word = vfio_dma_record_load(record, index),
-	};
 
-	lockdep_assert_held(&unmap->container->lock);
+	lockdep_assert_held(&container->lock);
 
+	if (vfio_dma_cut_is_free(record, &container->space, index, index)) {
+		word = vfio_dma_record_take(record, index, true, pfn);
+		if (likely(word))
+			return word;
+	}
+	run.word = vfio_dma_record_load(record, index);
 	if (!run.word || run.word & VFIO_XA_DMA_PENDING)
 		return 0;
 	*ret = cut_stretch(unmap, run.word, &first, &last);
-	word = *ret || !(run.word & VFIO_XA_DMA_BIG) ? 0 :
-	       vfio_dma_record_take(record, index, true, pfn);
+	word = *ret ? 0 : vfio_dma_record_take(record, index, true, pfn);
 	if (!word)
 		*ret = unmap_cut(unmap, &run, first, last, *ret);
 	return word;
