@@ -36,7 +36,7 @@ import sys
 TOP = pathlib.Path(__file__).resolve().parent.parent
 BENCH = TOP / "Documentation/bench"
 MARKS = (("<!-- figures: ", " -->", "<!-- end figures -->"), (".. figures: ", "", ".. end figures"))
-FIGURE = r"([a-z]+)\.([a-z0-9]+)(?:/([a-z0-9]+))?\.([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)"
+FIGURE = r"([a-z]+)\.([a-z0-9]+(?:-pt)?)(?:/([a-z0-9]+))?\.([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)"
 
 
 class Figures:
