@@ -28,8 +28,8 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 
+#include "vfio_dma_gfp.h"
 #include "vfio_dma_ledger.h"
-#include "vfio_dma_owner.h"
 
 #define COUNT_MASK	GENMASK(BITS_PER_LONG - 2, VFIO_XA_DMA_FLAG_BITS)
 #define WORD_ONE	(VFIO_DMA_LEDGER_ONE | VFIO_DMA_LEDGER_FLAG)

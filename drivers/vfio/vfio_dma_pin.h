@@ -7,6 +7,7 @@
 #include <linux/mm_types.h>
 #include <linux/sizes.h>
 
+#include "vfio_dma_gfp.h"
 #include "vfio_dma_owner.h"
 
 /*

@@ -40,7 +40,7 @@
 #include <linux/iommu.h>
 #include <linux/sched.h>
 
-#include "vfio_dma_owner.h"
+#include "vfio_dma_gfp.h"
 #include "vfio_pt_record.h"
 #include "vfio_xa_dma.h"
 

@@ -19,7 +19,7 @@
 #include <linux/minmax.h>
 #include <linux/sizes.h>
 
-#include "vfio_dma_owner.h"
+#include "vfio_dma_gfp.h"
 #include "vfio_pt_record.h"
 
 /* For what must not fail: the store charges it, beyond the limit if need be. */
