@@ -9,15 +9,13 @@
 #include <linux/export.h>
 #include <linux/iommu.h>
 #include <linux/log2.h>
-#include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/string_helpers.h>
 
 #include "vfio_dma_account.h"
 #include "vfio_dma_debugfs.h"
-
-static struct dentry *debugfs_root;
+#include "vfio_dma_main.h"
 
 static const char *const op_names[] = {
 	[VFIO_DMA_OP_MAP] = "map",     [VFIO_DMA_OP_UNMAP] = "unmap",
@@ -176,7 +174,7 @@ void vfio_dma_debugfs_add(void *iommu_data)
 	char name[21];
 
 	snprintf(name, sizeof(name), "%lu", container->id);
-	container->debugfs = debugfs_create_dir(name, debugfs_root);
+	container->debugfs = debugfs_create_dir(name, vfio_dma_debugfs_root);
 	debugfs_create_file("stat", 0400, container->debugfs, container,
 			    &stat_fops);
 	debugfs_create_file("runs", 0400, container->debugfs, container,
@@ -203,16 +201,3 @@ void vfio_dma_debugfs_remove(void *iommu_data)
 	vfio_dma_container_put(container);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_debugfs_remove, "VFIO_DMA");
-
-static int __init vfio_dma_init(void)
-{
-	debugfs_root = debugfs_create_dir("vfio_type1v3", NULL);
-	return 0;
-}
-module_init(vfio_dma_init);
-
-static void __exit vfio_dma_exit(void)
-{
-	debugfs_remove(debugfs_root);
-}
-module_exit(vfio_dma_exit);

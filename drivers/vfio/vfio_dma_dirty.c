@@ -22,7 +22,6 @@
 #include <linux/export.h>
 #include <linux/highmem.h>
 #include <linux/iova_bitmap.h>
-#include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -605,5 +604,3 @@ int vfio_dma_do_dirty(struct vfio_dma_container *container, u32 flags,
 	return ret;
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_do_dirty, "VFIO_DMA");
-
-MODULE_IMPORT_NS("IOMMUFD");

@@ -13,7 +13,6 @@
 #include <kunit/visibility.h>
 #include <linux/iommu.h>
 #include <linux/mm.h>
-#include <linux/module.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
@@ -499,6 +498,3 @@ void vfio_dma_space_forget_lost(struct vfio_dma_space *space)
 		vfio_dma_domain_forget_lost(domain);
 }
 EXPORT_SYMBOL_IF_KUNIT(vfio_dma_space_forget_lost);
-
-MODULE_DESCRIPTION("VFIO DMA mapping engine");
-MODULE_LICENSE("GPL");
