@@ -1,187 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Containers of one address space
+ * What containers of one address space hold is charged once
  *
- * Each container that has an owner is in a table by the owner's address space.  The only
- * container of an address space has no ledger, and is charged for all that it holds.
- * When another one gets the same owner, both get a ledger.  The holds of the first one are
- * entered then, before the other one maps: with the mutex of the first, and without that
- * of the other, so that no two containers wait for each other.
+ * The only container of an address space has no ledger, and is charged for all that it
+ * holds.  When another one gets the same owner, both get a ledger (vfio_dma_member.c).  The
+ * holds of the first one are entered then, before the other one maps: with the mutex of the
+ * first, and without that of the other, so that no two containers wait for each other.
  *
  * A container that could not be entered, because the caller was killed or because there
  * was no memory for a ledger, is charged on its own for what it holds, as it was before.
  * The next container that comes tries again.  After a failure halfway, the remaining
  * holds are alone in the ledger.
  *
- * The ledger goes with the last container of the address space that has it.
+ * A map or unmap enters its own pages: here it is done only for all that a container holds,
+ * when another one comes or its owner changes.  Nothing is pinned, mapped or unmapped here.
  */
 
-#include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "vfio_dma_account.h"
-#include "vfio_dma_cut.h"
 #include "vfio_dma_extpin.h"
+#include "vfio_dma_flight.h"
 #include "vfio_dma_ledger.h"
-#include "vfio_dma_map.h"
 #include "vfio_type1v3_trace.h"
-
-#define MEMBER_BITS	6
-
-/* Containers that have an owner, by its address space */
-static struct hlist_head members[BIT(MEMBER_BITS)];
-static DEFINE_MUTEX(members_lock);
-
-static struct hlist_head *members_of(const struct mm_struct *mm)
-{
-	return &members[hash_ptr(mm, MEMBER_BITS)];
-}
-
-/* The first member of an address space, or the one after @last */
-static struct vfio_dma_member *next_member(const struct mm_struct *mm,
-					   struct vfio_dma_member *last)
-{
-	struct vfio_dma_member *other;
-	struct hlist_node *node;
-
-	lockdep_assert_held(&members_lock);
-
-	node = last ? last->next.next : members_of(mm)->first;
-	for (; node; node = node->next) {
-		other = hlist_entry(node, struct vfio_dma_member, next);
-		if (other->mm == mm)
-			return other;
-	}
-	return NULL;
-}
-
-/* The ledger that members of an address space have */
-static struct vfio_dma_ledger *find_ledger(const struct mm_struct *mm)
-{
-	struct vfio_dma_member *other;
-
-	lockdep_assert_held(&members_lock);
-
-	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
-		if (other->ledger)
-			return other->ledger;
-	return NULL;
-}
-
-/*
- * Give all members of an address space a ledger, and add @member unless that is %NULL.
- * Returns the ledger with a reference; %NULL if there is no other member, or no memory.
- * @others is set to their being there.
- */
-static struct vfio_dma_ledger *get_ledger(const struct mm_struct *mm,
-					  struct vfio_dma_member *member,
-					  bool *others)
-{
-	struct vfio_dma_ledger *ledger, *spare = NULL;
-	struct vfio_dma_member *other;
-
-	mutex_lock(&members_lock);
-	if (next_member(mm, NULL) && !find_ledger(mm)) {
-		/* Memory can take long, and the table is everybody's. */
-		mutex_unlock(&members_lock);
-		spare = vfio_dma_ledger_alloc();
-		mutex_lock(&members_lock);
-	}
-	*others = next_member(mm, NULL);
-	ledger = *others ? find_ledger(mm) ?: spare : NULL;
-	for (other = next_member(mm, NULL); ledger && other; other = next_member(mm, other)) {
-		if (other->ledger)
-			continue;
-		refcount_inc(&ledger->refs);
-		other->ledger = ledger;
-	}
-	if (ledger && ledger != spare)
-		refcount_inc(&ledger->refs);
-	if (member) {
-		member->mm = mm;
-		member->ledger = ledger;
-		member->entered = ledger;
-		hlist_add_head(&member->next, members_of(mm));
-	}
-	mutex_unlock(&members_lock);
-	if (spare != ledger)
-		vfio_dma_ledger_put(spare);
-	return ledger;
-}
-
-/* Is there a container in the ledger, what it holds yet to be entered? */
-static bool others_missing(const struct vfio_dma_ledger *ledger,
-			   const struct mm_struct *mm)
-{
-	struct vfio_dma_member *other;
-
-	guard(mutex)(&members_lock);
-	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
-		if (other->ledger == ledger && !other->entered)
-			return true;
-	return false;
-}
-
-/**
- * vfio_dma_join() - a container has got an owner
- * @container: the container, which holds nothing
- *
- * Context: Process context, may sleep.  Caller holds the container's mutex.
- * Return: 0; 1 if what other containers hold has yet to be entered.
- */
-int vfio_dma_join(struct vfio_dma_container *container)
-{
-	struct mm_struct *mm = container->owner.mm;
-	struct vfio_dma_ledger *ledger;
-	bool others;
-
-	lockdep_assert_held(&container->lock);
-
-	container->member.container = container;
-	ledger = get_ledger(mm, &container->member, &others);
-	if (!ledger) {
-		if (others)
-			trace_type1v3_error(container->id, "ledger", -ENOMEM);
-		return 0;
-	}
-	/* Nothing is charged, so there is nothing to count. */
-	WRITE_ONCE(container->owner.ledger, ledger);
-	return others_missing(ledger, mm);
-}
-
-/* Returns the ledger of a member that is one no longer, with its reference. */
-static struct vfio_dma_ledger *remove_member(struct vfio_dma_member *member)
-{
-	struct vfio_dma_ledger *ledger;
-
-	guard(mutex)(&members_lock);
-	hlist_del_init(&member->next);
-	ledger = member->ledger;
-	member->ledger = NULL;
-	member->entered = false;
-	return ledger;
-}
-
-/**
- * vfio_dma_quit() - a container is about to lose its owner
- * @container: the container, which holds nothing; it may have no owner
- *
- * Context: Process context, may sleep.  Caller holds the container's mutex, or nobody else
- * knows the container.
- */
-void vfio_dma_quit(struct vfio_dma_container *container)
-{
-	struct vfio_dma_ledger *ledger;
-
-	/* Neighbours in the table may change, but not whether it is there. */
-	if (hlist_unhashed_lockless(&container->member.next))
-		return;
-	ledger = remove_member(&container->member);
-	container->owner.ledger = NULL;
-	vfio_dma_ledger_put(ledger);
-}
 
 /**
  * struct holder - what is done with each extent that a container holds
@@ -286,8 +129,8 @@ static int hold_all(struct vfio_dma_container *container, struct holder *holder)
 			break;
 		if (flight->placed)
 			ret = hold_range(container, flight->map->first,
-					 flight->map->first + flight->placed - 1,
-					 true, holder);
+					 vfio_dma_flight_last(flight), true,
+					 holder);
 	}
 	return ret;
 }
@@ -333,12 +176,8 @@ static void enter_container(struct vfio_dma_container *container,
 	lockdep_assert_held(&container->lock);
 
 	/* The owner may have changed, or another call been faster. */
-	mutex_lock(&members_lock);
-	if (container->member.ledger != ledger || container->member.entered) {
-		mutex_unlock(&members_lock);
+	if (!vfio_dma_member_lacks(&container->member, ledger))
 		return;
-	}
-	mutex_unlock(&members_lock);
 
 	vfio_dma_owner_set_ledger(&container->owner, ledger);
 	if (hold_all(container, &holder)) {
@@ -351,25 +190,14 @@ static void enter_container(struct vfio_dma_container *container,
 	}
 	vfio_dma_give_back(&container->owner, 0, holder.known);
 	/* Containers that join meanwhile wait; @activation excludes a second entry. */
-	mutex_lock(&members_lock);
-	container->member.entered = true;
-	mutex_unlock(&members_lock);
+	vfio_dma_member_set_entered(&container->member);
 	trace_type1v3_ledger(container->id, holder.npages, holder.known,
 			     READ_ONCE(ledger->alone));
 }
 
-/* A container that is not entered, for vfio_dma_container_put() */
-static struct vfio_dma_container *get_missing(const struct vfio_dma_ledger *ledger,
-					      const struct mm_struct *mm)
+static bool try_get(struct vfio_dma_container *container)
 {
-	struct vfio_dma_member *other;
-
-	guard(mutex)(&members_lock);
-	for (other = next_member(mm, NULL); other; other = next_member(mm, other))
-		if (other->ledger == ledger && !other->entered &&
-		    refcount_inc_not_zero(&other->container->users))
-			return other->container;
-	return NULL;
+	return refcount_inc_not_zero(&container->users);
 }
 
 /* Enter what all containers of the calling process hold. */
@@ -380,7 +208,7 @@ static void activate(struct vfio_dma_ledger *ledger)
 
 	if (mutex_lock_killable(&ledger->activation))
 		return;
-	while ((other = get_missing(ledger, current->mm))) {
+	while ((other = vfio_dma_member_get_lacking(ledger, current->mm, try_get))) {
 		ret = mutex_lock_killable(&other->lock);
 		if (!ret) {
 			enter_container(other, ledger);
@@ -430,40 +258,13 @@ void vfio_dma_prepare_move_drops_lock(struct vfio_dma_container *container)
 
 	lockdep_assert_held(&container->lock);
 
-	ledger = get_ledger(current->mm, NULL, &others);
+	ledger = vfio_dma_member_add(NULL, current->mm, &others);
 	if (!ledger)
 		return;
 	mutex_unlock(&container->lock);
 	activate(ledger);
 	vfio_dma_ledger_put(ledger);
 	mutex_lock(&container->lock);
-}
-
-/**
- * vfio_dma_counted_alone() - is a container charged on its own beside others?
- * @container: the container
- *
- * There was no memory for a ledger, or the call was killed that was to enter it.
- *
- * Context: Process context, may sleep.  Caller holds the container's mutex.
- * Return: true if another container has the same owner, and nothing of this one is in a
- * ledger.
- */
-bool vfio_dma_counted_alone(struct vfio_dma_container *container)
-{
-	const struct vfio_dma_member *member = &container->member;
-	struct vfio_dma_member *other;
-
-	lockdep_assert_held(&container->lock);
-
-	if (hlist_unhashed_lockless(&member->next))
-		return false;
-	guard(mutex)(&members_lock);
-	for (other = next_member(member->mm, NULL); other;
-	     other = next_member(member->mm, other))
-		if (other != member)
-			return !member->entered;
-	return false;
 }
 
 /*
@@ -566,7 +367,7 @@ int vfio_dma_move(struct vfio_dma_container *container)
 
 	vfio_dma_owner_set(&new);
 	/* From here on, whoever comes is in the same ledger, or gives one to all. */
-	ledger = get_ledger(new.mm, &member, &others);
+	ledger = vfio_dma_member_add(&member, new.mm, &others);
 	new.ledger = ledger;
 	if (ledger)
 		ret = hold_all(container, &holder);
@@ -575,19 +376,14 @@ int vfio_dma_move(struct vfio_dma_container *container)
 	if (ret) {
 		leave_all(container, &new, holder.npages);
 		vfio_dma_owner_clear(&new);
-		vfio_dma_ledger_put(remove_member(&member));
+		vfio_dma_ledger_put(vfio_dma_member_remove(&member));
 		return ret;
 	}
 
 	leave_all(container, &container->owner, npages);
-	vfio_dma_quit(container);
+	vfio_dma_member_quit(&container->member, &container->owner);
 	vfio_dma_owner_clear(&container->owner);
 	container->owner = new;
-	mutex_lock(&members_lock);
-	/* A ledger that came meanwhile has nothing of it: whoever made that waits for us. */
-	hlist_del(&member.next);
-	container->member = member;
-	hlist_add_head(&container->member.next, members_of(new.mm));
-	mutex_unlock(&members_lock);
+	vfio_dma_member_move(&member, &container->member);
 	return 0;
 }

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Containers of one address space, which are charged together; see vfio_dma_account.c. */
+/* What containers of one address space hold is charged once; see vfio_dma_account.c. */
 #ifndef _VFIO_DMA_ACCOUNT_H
 #define _VFIO_DMA_ACCOUNT_H
 
 #include "vfio_dma_container.h"
 
-int vfio_dma_join(struct vfio_dma_container *container);
-void vfio_dma_quit(struct vfio_dma_container *container);
 void vfio_dma_enter_others_drops_lock(struct vfio_dma_container *container);
 void vfio_dma_prepare_move_drops_lock(struct vfio_dma_container *container);
-bool vfio_dma_counted_alone(struct vfio_dma_container *container);
 int vfio_dma_move(struct vfio_dma_container *container);
 
 #endif /* _VFIO_DMA_ACCOUNT_H */

@@ -18,7 +18,6 @@
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 
-#include "vfio_dma_account.h"
 #include "vfio_dma_container.h"
 
 #define CREATE_TRACE_POINTS
@@ -66,7 +65,7 @@ void vfio_dma_container_put(struct vfio_dma_container *container)
 	module = container->module;
 	vfio_xa_dma_destroy(&container->extpins);
 	vfio_dma_record_destroy(&container->record);
-	vfio_dma_quit(container);
+	vfio_dma_member_quit(&container->member, &container->owner);
 	vfio_dma_owner_clear(&container->owner);
 	vfio_dma_space_destroy(&container->space);
 	mutex_destroy(&container->devices_lock);
@@ -91,7 +90,7 @@ static noinline void release_owner(struct vfio_dma_container *container)
 	if (trace_type1v3_owner_enabled())
 		trace_type1v3_owner(container->id, task_tgid_nr(owner->task), 0,
 				    owner->npages);
-	vfio_dma_quit(container);
+	vfio_dma_member_quit(&container->member, owner);
 	vfio_dma_owner_clear(owner);
 }
 
@@ -116,17 +115,22 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_put_owner);
 /* As vfio_dma_become_owner() */
 int __vfio_dma_become_owner(struct vfio_dma_container *container)
 {
+	int ret;
+
 	lockdep_assert_held(&container->lock);
 
 	if (!vfio_dma_has_group(container))
 		return -ENODEV;
-	if (!container->owner.mm) {
-		vfio_dma_owner_set(&container->owner);
-		trace_type1v3_owner(container->id, 0, task_tgid_nr(current), 0);
-		return vfio_dma_join(container);
-	} else if (container->owner.mm != current->mm) {
-		return -EPERM;
-	}
+	if (container->owner.mm)
+		return container->owner.mm == current->mm ? 0 : -EPERM;
+
+	vfio_dma_owner_set(&container->owner);
+	trace_type1v3_owner(container->id, 0, task_tgid_nr(current), 0);
+	ret = vfio_dma_member_join(&container->member, &container->owner);
+	if (ret >= 0)
+		return ret;
+	/* It is charged on its own. */
+	trace_type1v3_error(container->id, "ledger", ret);
 	return 0;
 }
 EXPORT_SYMBOL_IF_KUNIT(__vfio_dma_become_owner);
@@ -153,6 +157,7 @@ void *vfio_dma_container_open(const struct vfio_dma_policy *policy,
 
 	container->policy = policy;
 	container->module = module;
+	container->member.container = container;
 	mutex_init(&container->lock);
 	mutex_init(&container->devices_lock);
 	refcount_set(&container->users, 1);

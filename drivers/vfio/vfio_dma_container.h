@@ -3,9 +3,9 @@
  * A container, as the files of the engine see it; see vfio_dma_container.c.
  *
  * Calls run down: the personality (vfio_iommu_type1v3.c, which parses ioctls); batch and
- * emulated; group; replay; map; unmap; dirty; extpin, vaddr and ranges; debugfs; container
- * and account, which are one layer; and then what knows no container: cut, the record,
- * space, iommu, domain, pin, owner, the ledger, and the store (vfio_xa_dma).
+ * emulated; group; replay; map; unmap; dirty and vaddr; debugfs; account; extpin and
+ * ranges; container; and then what knows no container: cut, the record, space, iommu,
+ * domain, pin, member, owner, the ledger, and the store (vfio_xa_dma).
  *
  * Words that files share:
  *
@@ -43,6 +43,7 @@
 #include <linux/vfio.h>
 
 #include "vfio_dma_ledger.h"
+#include "vfio_dma_member.h"
 #include "vfio_dma_owner.h"
 #include "vfio_dma_record.h"
 #include "vfio_dma_space.h"
@@ -131,25 +132,6 @@ enum vfio_dma_tracking {
 	VFIO_DMA_TRACK_AS_TYPE1,
 	VFIO_DMA_TRACK_PINNED,
 	VFIO_DMA_TRACK_HARDWARE,
-};
-
-/**
- * struct vfio_dma_member - a container as one of those of an address space
- * @next: in the table of containers that have an owner
- * @container: the container
- * @mm: the address space
- * @ledger: of the address space, with a reference; %NULL while there was only one
- *	container, or no memory for it
- * @entered: what the container holds is in @ledger
- *
- * Protected by the lock of the table.
- */
-struct vfio_dma_member {
-	struct hlist_node next;
-	struct vfio_dma_container *container;
-	const struct mm_struct *mm;
-	struct vfio_dma_ledger *ledger;
-	bool entered;
 };
 
 /**

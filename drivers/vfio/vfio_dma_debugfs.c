@@ -13,7 +13,6 @@
 #include <linux/seq_file.h>
 #include <linux/string_helpers.h>
 
-#include "vfio_dma_account.h"
 #include "vfio_dma_debugfs.h"
 #include "vfio_dma_main.h"
 
@@ -53,7 +52,7 @@ static void show_ledger(struct seq_file *m, struct vfio_dma_container *container
 {
 	struct vfio_dma_ledger *ledger = container->owner.ledger;
 
-	if (vfio_dma_counted_alone(container))
+	if (vfio_dma_member_is_alone(&container->member))
 		seq_puts(m, "ledger none\n");
 	if (!ledger)
 		return;

@@ -10,74 +10,11 @@
 
 #include "vfio_dma_container.h"
 #include "vfio_dma_cut.h"
+#include "vfio_dma_flight.h"
 
 /* READ and WRITE are the same bits for user space and in words. */
 static_assert(VFIO_DMA_MAP_FLAG_READ == VFIO_XA_DMA_READ);
 static_assert(VFIO_DMA_MAP_FLAG_WRITE == VFIO_XA_DMA_WRITE);
-
-/**
- * struct vfio_dma_map - a range to be mapped
- * @first: first IOVA page
- * @last: last IOVA page
- * @vaddr: user memory
- * @word: the word that all of its pages will have, START aside
- * @granule: pages of the largest IOMMU page; no IOMMU page spans a multiple
- * @nr_entries: entries of a batch that are treated as one
- *
- * In a batch there is an array of as many as there are entries, of which only those
- * are valid that are where the first entry of a range is: the next is @nr_entries on.
- *
- * Belongs to its caller, and does not change when pages are pinned.
- */
-struct vfio_dma_map {
-	unsigned long first;
-	unsigned long last;
-	unsigned long vaddr;
-	unsigned long word;
-	unsigned long granule;
-	unsigned int nr_entries;
-};
-
-/**
- * enum vfio_dma_flight_state - where a map in flight is
- * @VFIO_DMA_PLACING: reserved in the record, and in &vfio_dma_container.flights: its
- *	pages are being pinned without the mutex, and placed in the IO page tables with it
- * @VFIO_DMA_UNPLACED: as before, but what had been placed went with the last domain
- * @VFIO_DMA_REPLAYING: mapped in the record, and being placed in the first domain, with
- *	the mutex held all the time
- */
-enum vfio_dma_flight_state {
-	VFIO_DMA_PLACING,
-	VFIO_DMA_UNPLACED,
-	VFIO_DMA_REPLAYING,
-};
-
-/**
- * struct vfio_dma_flight - a map whose pages are pinned step by step
- * @next: in &vfio_dma_container.flights
- * @map: the range
- * @state: where it is
- * @space: domains that it is placed in
- * @placed: pages from the first one on that are pinned and in the IO page tables
- * @known: those of the last step that other holds are charged for
- * @credit: pages charged for it and not placed yet; below 0 if it has placed more
- * @reserved: page frame that the ledger holds for the step that is placed, or
- *	VFIO_DMA_NOT_RESERVED
- * @tight: each step is charged on its own, as there is not enough for all at once
- *
- * Protected by the container's mutex.
- */
-struct vfio_dma_flight {
-	struct list_head next;
-	const struct vfio_dma_map *map;
-	enum vfio_dma_flight_state state;
-	struct vfio_dma_space *space;
-	unsigned long placed;
-	unsigned long known;
-	long credit;
-	unsigned long reserved;
-	bool tight;
-};
 
 int vfio_dma_map_drops_lock(struct vfio_dma_container *container,
 			    const struct vfio_dma_map *maps, unsigned int nr,
@@ -88,11 +25,6 @@ int vfio_dma_map_replay(struct vfio_dma_container *container,
 void vfio_dma_unplace_maps(struct vfio_dma_container *container);
 int vfio_dma_do_map(struct vfio_dma_container *container,
 		    const struct vfio_iommu_type1_dma_map *args);
-
-static inline unsigned long vfio_dma_map_npages(const struct vfio_dma_map *map)
-{
-	return map->last - map->first + 1;
-}
 
 /*
  * Does a range contain an aligned block that some IOMMU could make a superpage of

@@ -12,6 +12,7 @@
 #include <linux/sched/mm.h>
 
 #include "vfio_dma_cut.h"
+#include "vfio_dma_flight.h"
 #include "vfio_dma_map.h"
 #include "vfio_dma_replay.h"
 #include "vfio_dma_unmap.h"
@@ -36,7 +37,7 @@ void vfio_dma_clear_domain(struct vfio_dma_container *container,
 		if (flight->placed)
 			vfio_dma_cut_clear(&container->record, &container->space,
 					   domain, flight->map->first,
-					   flight->map->first + flight->placed - 1, true);
+					   vfio_dma_flight_last(flight), true);
 }
 
 /*
@@ -99,7 +100,6 @@ int vfio_dma_replay(struct vfio_dma_container *container,
 		    struct vfio_dma_domain *domain)
 {
 	struct vfio_dma_flight *flight;
-	unsigned long last;
 	int ret;
 
 	lockdep_assert_held(&container->lock);
@@ -114,11 +114,12 @@ int vfio_dma_replay(struct vfio_dma_container *container,
 	list_for_each_entry(flight, &container->flights, next) {
 		if (ret)
 			break;
-		last = flight->map->first + flight->placed - 1;
 		if (flight->placed)
 			ret = vfio_dma_cut_replay(&container->record,
 						  &container->space, domain,
-						  flight->map->first, last, true);
+						  flight->map->first,
+						  vfio_dma_flight_last(flight),
+						  true);
 	}
 	if (ret)
 		vfio_dma_clear_domain(container, domain);
