@@ -112,6 +112,29 @@ named_functions() {
 }
 check 'functions named in the documents' named_functions
 
+# A file may include what is below it only; those of a store or record with a private header
+# are one.  tsort tells of a circle.
+# shellcheck disable=SC2016,SC2317  # awk's; check() calls it
+layers() {
+	local circle
+
+	circle=$(awk '
+		function unit(name) {
+			sub(/.*\//, "", name)
+			sub(/\.[ch]$/, "", name)
+			sub(/^vfio_pt_.*/, "vfio_pt", name)
+			sub(/^vfio_xa_dma.*/, "vfio_xa_dma", name)
+			return name
+		}
+		/^#include "vfio_/ {
+			split($0, part, "\"")
+			if (unit(FILENAME) != unit(part[2]))
+				print unit(FILENAME), unit(part[2])
+		}' drivers/vfio/vfio_*.[ch] | tsort 2>&1 >/dev/null)
+	[ -z "$circle" ] || { echo "files include each other:"; echo "$circle"; return 1; }
+}
+check 'layers of the files' layers
+
 # every figure of a document is what the CSV of the benchmark says
 check 'figures of the documents' scripts/figures.py --check
 
