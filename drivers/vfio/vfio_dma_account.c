@@ -27,16 +27,18 @@
 #include "vfio_type1v3_trace.h"
 
 /**
- * struct holder - what is done with each extent that a container holds
+ * struct hold_walk - what is done with each extent that a container holds
  * @act: does it; anything but 0 ends the walk, and is returned.  %NULL: pages are counted
  * @ledger: for which it is done
  * @owner: who is charged for it
  * @known: pages that need no charge
  * @npages: pages so far
  * @last: pages after which the walk ends, and returns 1
+ *
+ * Local to its caller, who holds the container's mutex all the time.
  */
-struct holder {
-	int (*act)(struct holder *holder, unsigned long pfn,
+struct hold_walk {
+	int (*act)(struct hold_walk *walk, unsigned long pfn,
 		   unsigned long npages);
 	struct vfio_dma_ledger *ledger;
 	struct vfio_dma_owner *owner;
@@ -45,24 +47,24 @@ struct holder {
 	unsigned long last;
 };
 
-static int hold(struct holder *holder, unsigned long pfn, unsigned long npages)
+static int walk_extent(struct hold_walk *walk, unsigned long pfn, unsigned long npages)
 {
 	int ret;
 
-	if (holder->npages == holder->last)
+	if (walk->npages == walk->last)
 		return 1;
-	npages = min(npages, holder->last - holder->npages);
-	ret = holder->act(holder, pfn, npages);
+	npages = min(npages, walk->last - walk->npages);
+	ret = walk->act(walk, pfn, npages);
 	if (!ret)
-		holder->npages += npages;
+		walk->npages += npages;
 	cond_resched();
 	return ret;
 }
 
 /* Extents in IO page tables, of the runs of a range */
-static int hold_range(struct vfio_dma_container *container,
+static int walk_range(struct vfio_dma_container *container,
 		      unsigned long first, unsigned long last, bool pending,
-		      struct holder *holder)
+		      struct hold_walk *walk)
 {
 	struct vfio_dma_domain *domain = vfio_dma_space_first(&container->space);
 	struct vfio_dma_extent extent;
@@ -76,8 +78,8 @@ static int hold_range(struct vfio_dma_container *container,
 		if (!!(run.word & VFIO_XA_DMA_PENDING) != pending ||
 		    run.word & VFIO_XA_DMA_PFNMAP)
 			continue;
-		if (!holder->act) {
-			holder->npages += vfio_dma_run_pages(&run);
+		if (!walk->act) {
+			walk->npages += vfio_dma_run_pages(&run);
 			cond_resched();
 			continue;
 		}
@@ -88,7 +90,7 @@ static int hold_range(struct vfio_dma_container *container,
 								 run.word & VFIO_XA_DMA_CONTIG,
 								 &extent)))
 				break;
-			ret = hold(holder, extent.pfn, extent.npages);
+			ret = walk_extent(walk, extent.pfn, extent.npages);
 			if (ret)
 				return ret;
 		}
@@ -97,7 +99,7 @@ static int hold_range(struct vfio_dma_container *container,
 }
 
 /* All that a container holds: each time the same extents in the same order */
-static int hold_all(struct vfio_dma_container *container, struct holder *holder)
+static int walk_holds(struct vfio_dma_container *container, struct hold_walk *walk)
 {
 	struct vfio_dma_flight *flight;
 	struct vfio_xa_dma_run run;
@@ -109,13 +111,13 @@ static int hold_all(struct vfio_dma_container *container, struct holder *holder)
 	vfio_dma_for_each_run(&container->extpins, &run, 0, VFIO_XA_DMA_LAST_INDEX) {
 		if (!(run.word & VFIO_DMA_EXTPIN_CHARGED))
 			continue;
-		if (!holder->act) {
-			holder->npages += vfio_dma_run_pages(&run);
+		if (!walk->act) {
+			walk->npages += vfio_dma_run_pages(&run);
 			cond_resched();
 			continue;
 		}
 		for (index = run.first; index <= run.last; index++) {
-			ret = hold(holder, vfio_dma_extpin_pfn(run.word), 1);
+			ret = walk_extent(walk, vfio_dma_extpin_pfn(run.word), 1);
 			if (ret)
 				return ret;
 		}
@@ -123,22 +125,21 @@ static int hold_all(struct vfio_dma_container *container, struct holder *holder)
 	if (!vfio_dma_has_domain(container))
 		return 0;
 
-	ret = hold_range(container, 0, VFIO_XA_DMA_LAST_INDEX, false, holder);
+	ret = walk_range(container, 0, VFIO_XA_DMA_LAST_INDEX, false, walk);
 	list_for_each_entry(flight, &container->flights, next) {
 		if (ret)
 			break;
 		if (flight->placed)
-			ret = hold_range(container, flight->map->first,
-					 vfio_dma_flight_last(flight), true,
-					 holder);
+			ret = walk_range(container, flight->map->first,
+					 vfio_dma_flight_last(flight), true, walk);
 	}
 	return ret;
 }
 
-static int enter_extent(struct holder *holder, unsigned long pfn,
+static int enter_extent(struct hold_walk *walk, unsigned long pfn,
 			unsigned long npages)
 {
-	struct vfio_dma_ledger *ledger = holder->ledger;
+	struct vfio_dma_ledger *ledger = walk->ledger;
 	unsigned long charge;
 	long alone;
 
@@ -149,16 +150,16 @@ static int enter_extent(struct holder *holder, unsigned long pfn,
 	charge = vfio_dma_ledger_enter(ledger, pfn, npages);
 	/* Without memory this is the last extent. */
 	if (unlikely(ledger->alone != alone))
-		holder->last = holder->npages + npages;
+		walk->last = walk->npages + npages;
 	mutex_unlock(&ledger->lock);
-	holder->known += npages - charge;
+	walk->known += npages - charge;
 	return 0;
 }
 
-static int leave_extent(struct holder *holder, unsigned long pfn,
+static int leave_extent(struct hold_walk *walk, unsigned long pfn,
 			unsigned long npages)
 {
-	holder->known += npages - __vfio_dma_unhold(holder->ledger, pfn, npages);
+	walk->known += npages - __vfio_dma_unhold(walk->ledger, pfn, npages);
 	return 0;
 }
 
@@ -166,12 +167,12 @@ static int leave_extent(struct holder *holder, unsigned long pfn,
 static void enter_container(struct vfio_dma_container *container,
 			    struct vfio_dma_ledger *ledger)
 {
-	struct holder holder = {
+	struct hold_walk walk = {
 		.act = enter_extent,
 		.ledger = ledger,
 		.last = ULONG_MAX,
 	};
-	struct holder all = {};
+	struct hold_walk all = {};
 
 	lockdep_assert_held(&container->lock);
 
@@ -180,18 +181,18 @@ static void enter_container(struct vfio_dma_container *container,
 		return;
 
 	vfio_dma_owner_set_ledger(&container->owner, ledger);
-	if (hold_all(container, &holder)) {
+	if (walk_holds(container, &walk)) {
 		/* The rest is charged for each hold. */
-		hold_all(container, &all);
+		walk_holds(container, &all);
 		mutex_lock(&ledger->lock);
 		WRITE_ONCE(ledger->alone,
-			   ledger->alone + all.npages - holder.npages);
+			   ledger->alone + all.npages - walk.npages);
 		mutex_unlock(&ledger->lock);
 	}
-	vfio_dma_give_back(&container->owner, 0, holder.known);
+	vfio_dma_give_back(&container->owner, 0, walk.known);
 	/* Containers that join meanwhile wait; @activation excludes a second entry. */
 	vfio_dma_member_set_entered(&container->member);
-	trace_type1v3_ledger(container->id, holder.npages, holder.known,
+	trace_type1v3_ledger(container->id, walk.npages, walk.known,
 			     READ_ONCE(ledger->alone));
 }
 
@@ -201,7 +202,7 @@ static bool try_get(struct vfio_dma_container *container)
 }
 
 /* Enter what all containers of the calling process hold. */
-static void activate(struct vfio_dma_ledger *ledger)
+static void activate_ledger(struct vfio_dma_ledger *ledger)
 {
 	struct vfio_dma_container *other;
 	int ret;
@@ -237,7 +238,7 @@ void vfio_dma_enter_others_drops_lock(struct vfio_dma_container *container)
 	/* The owner, and the ledger with it, stay until that is undone. */
 	container->pinning++;
 	mutex_unlock(&container->lock);
-	activate(container->owner.ledger);
+	activate_ledger(container->owner.ledger);
 	mutex_lock(&container->lock);
 	container->pinning--;
 }
@@ -262,7 +263,7 @@ void vfio_dma_prepare_move_drops_lock(struct vfio_dma_container *container)
 	if (!ledger)
 		return;
 	mutex_unlock(&container->lock);
-	activate(ledger);
+	activate_ledger(ledger);
 	vfio_dma_ledger_put(ledger);
 	mutex_lock(&container->lock);
 }
@@ -272,10 +273,10 @@ void vfio_dma_prepare_move_drops_lock(struct vfio_dma_container *container)
  * other containers do not hold.  Towards the limit, fewer pages are charged at a time; at
  * last a single one, and a known page needs no charge.
  */
-static int take_extent(struct holder *holder, unsigned long pfn,
+static int take_extent(struct hold_walk *walk, unsigned long pfn,
 		       unsigned long npages)
 {
-	struct vfio_dma_owner *owner = holder->owner;
+	struct vfio_dma_owner *owner = walk->owner;
 	unsigned long done = 0, step = npages;
 	int ret = 0;
 	bool known;
@@ -323,7 +324,7 @@ static int take_extent(struct holder *holder, unsigned long pfn,
 static void leave_all(struct vfio_dma_container *container,
 		      struct vfio_dma_owner *owner, unsigned long npages)
 {
-	struct holder holder = {
+	struct hold_walk walk = {
 		.act = leave_extent,
 		.ledger = owner->ledger,
 		.last = npages,
@@ -332,8 +333,8 @@ static void leave_all(struct vfio_dma_container *container,
 	lockdep_assert_held(&container->lock);
 
 	if (owner->ledger)
-		hold_all(container, &holder);
-	vfio_dma_give_back(owner, npages, npages - holder.known);
+		walk_holds(container, &walk);
+	vfio_dma_give_back(owner, npages, npages - walk.known);
 }
 
 /**
@@ -355,7 +356,7 @@ int vfio_dma_move(struct vfio_dma_container *container)
 	unsigned long npages = container->owner.npages;
 	struct vfio_dma_ledger *ledger;
 	struct vfio_dma_owner new;
-	struct holder holder = {
+	struct hold_walk walk = {
 		.act = take_extent,
 		.owner = &new,
 		.last = ULONG_MAX,
@@ -370,11 +371,11 @@ int vfio_dma_move(struct vfio_dma_container *container)
 	ledger = vfio_dma_member_add(&member, new.mm, &others);
 	new.ledger = ledger;
 	if (ledger)
-		ret = hold_all(container, &holder);
+		ret = walk_holds(container, &walk);
 	else
 		ret = vfio_dma_charge(&new, npages);
 	if (ret) {
-		leave_all(container, &new, holder.npages);
+		leave_all(container, &new, walk.npages);
 		vfio_dma_owner_clear(&new);
 		vfio_dma_ledger_put(vfio_dma_member_remove(&member));
 		return ret;

@@ -16,7 +16,8 @@
  * cannot be divided all of it has to go, with vfio_dma_cut_unmap().
  *
  * Every function is called with the container's mutex held, which protects the
- * record, the space and the domains.
+ * record, the space and the domains.  Nothing here adds pages to the record, or takes any
+ * out of it, and containers are not known.
  */
 
 #include <kunit/visibility.h>

@@ -52,6 +52,8 @@ static void show_ledger(struct seq_file *m, struct vfio_dma_container *container
 {
 	struct vfio_dma_ledger *ledger = container->owner.ledger;
 
+	lockdep_assert_held(&container->lock);
+
 	if (vfio_dma_member_is_alone(&container->member))
 		seq_puts(m, "ledger none\n");
 	if (!ledger)

@@ -125,9 +125,8 @@ bool vfio_dma_domain_undo(struct vfio_dma_domain *domain, dma_addr_t iova,
  * driver fails at that, too: an IOMMU that allocates memory for either can fail at
  * both for the same reason.
  */
-static bool vfio_dma_domain_is_clear(struct vfio_dma_domain *domain,
-				     dma_addr_t iova, phys_addr_t phys,
-				     size_t size)
+static bool is_clear(struct vfio_dma_domain *domain, dma_addr_t iova,
+		     phys_addr_t phys, size_t size)
 {
 	unsigned long pgsizes = domain->domain->pgsize_bitmap;
 	size_t done, step = min(PAGE_SIZE, pgsizes & -pgsizes);
@@ -179,9 +178,9 @@ bool vfio_dma_domain_probe(struct vfio_dma_domain *domain, dma_addr_t iova)
 			size *= 2;
 		if (!vfio_dma_domain_undo(domain, iova, size))
 			return false;
-	} else if (!vfio_dma_domain_is_clear(domain, iova,
-					     page_to_phys(page) + size,
-					     2 * size)) {
+	} else if (!is_clear(domain, iova,
+			     page_to_phys(page) + size,
+			     2 * size)) {
 		return false;
 	}
 	__free_pages(page, order);
@@ -196,9 +195,9 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_domain_probe);
  * time.  Memory that must not become a superpage is cut one small page after each
  * boundary of the second page size, so that no call covers an aligned block.
  */
-static size_t vfio_dma_call_size(const struct vfio_dma_domain *domain,
-				 dma_addr_t iova, phys_addr_t phys, size_t size,
-				 bool big)
+static size_t call_size(const struct vfio_dma_domain *domain,
+			dma_addr_t iova, phys_addr_t phys, size_t size,
+			bool big)
 {
 	unsigned long pgsizes;
 	size_t small, second;
@@ -237,7 +236,7 @@ bool vfio_dma_domain_is_partial(struct vfio_dma_domain *domain, dma_addr_t iova,
 				phys_addr_t phys)
 {
 	return domain->domain->pgsize_bitmap & ~PAGE_MASK &&
-	       !vfio_dma_domain_is_clear(domain, iova, phys, PAGE_SIZE);
+	       !is_clear(domain, iova, phys, PAGE_SIZE);
 }
 
 /* As vfio_dma_domain_map_extent(), for more than a page */
@@ -249,8 +248,8 @@ int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain, dma_addr_t iova,
 	int ret;
 
 	while (done < size) {
-		call = vfio_dma_call_size(domain, iova + done, phys + done,
-					  size - done, big);
+		call = call_size(domain, iova + done, phys + done,
+				 size - done, big);
 		ret = vfio_dma_domain_iommu_map(domain, iova + done, phys + done,
 						call, prot, gfp);
 		if (ret)
@@ -262,7 +261,7 @@ int vfio_dma_domain_map_parts(struct vfio_dma_domain *domain, dma_addr_t iova,
 	return 0;
 
 err_unmap:
-	if (!vfio_dma_domain_is_clear(domain, iova + done, phys + done, call))
+	if (!is_clear(domain, iova + done, phys + done, call))
 		*stuck = true;
 	if (done && !vfio_dma_domain_undo(domain, iova, done))
 		*stuck = true;
@@ -308,9 +307,8 @@ void vfio_dma_domain_unmap(struct vfio_dma_domain *domain, dma_addr_t iova,
 	vfio_dma_domain_undo(domain, iova, npages << PAGE_SHIFT);
 }
 
-static struct vfio_dma_lost *vfio_dma_find_lost(struct vfio_dma_domain *domain,
-						dma_addr_t iova,
-						unsigned long npages)
+static struct vfio_dma_lost *find_lost(struct vfio_dma_domain *domain,
+				       dma_addr_t iova, unsigned long npages)
 {
 	dma_addr_t last = iova + (npages << PAGE_SHIFT) - 1;
 	struct vfio_dma_lost *lost, *first = NULL;
@@ -330,7 +328,7 @@ static struct vfio_dma_lost *vfio_dma_find_lost(struct vfio_dma_domain *domain,
 unsigned long vfio_dma_domain_lost_pfn(struct vfio_dma_domain *domain,
 				       dma_addr_t iova)
 {
-	struct vfio_dma_lost *lost = vfio_dma_find_lost(domain, iova, 1);
+	struct vfio_dma_lost *lost = find_lost(domain, iova, 1);
 
 	if (!lost)
 		return VFIO_DMA_NO_PFN;
@@ -401,7 +399,7 @@ bool vfio_dma_domain_unmap_around_lost(struct vfio_dma_domain *domain, dma_addr_
 	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		n = npages;
 		skip = 0;
-		lost = vfio_dma_find_lost(domain, iova, npages);
+		lost = find_lost(domain, iova, npages);
 		if (lost && lost->iova > iova) {
 			n = (lost->iova - iova) >> PAGE_SHIFT;
 		} else if (lost) {
@@ -478,19 +476,19 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 			  dma_addr_t end, int prot)
 {
 	size_t size = npages << PAGE_SHIFT, unmapped, part;
-	size_t cuts[3] = { size, size, size }, done = 0;
+	size_t ends[3] = { size, size, size }, done = 0;
 	phys_addr_t phys = PFN_PHYS(vfio_dma_domain_pfn(domain, iova));
 	struct vfio_dma_lost *lost;
 	bool stuck = false;
 	int i, ret;
 
-	/* Offsets in ascending order; an end outside of the block cuts nothing. */
+	/* Offsets in ascending order; one outside of the block divides nothing. */
 	if (first - iova < size)
-		cuts[0] = first - iova;
+		ends[0] = first - iova;
 	if (end - iova < size)
-		cuts[1] = end - iova;
-	if (cuts[0] == size)
-		cuts[0] = 0;
+		ends[1] = end - iova;
+	if (ends[0] == size)
+		ends[0] = 0;
 
 	lost = vfio_dma_kmalloc_nofail(sizeof(*lost));
 
@@ -502,10 +500,10 @@ int vfio_dma_domain_split(struct vfio_dma_domain *domain, dma_addr_t iova,
 		goto err_lost;
 	}
 
-	for (i = 0; i < ARRAY_SIZE(cuts); i++) {
-		if (cuts[i] <= done)
+	for (i = 0; i < ARRAY_SIZE(ends); i++) {
+		if (ends[i] <= done)
 			continue;
-		part = cuts[i] - done;
+		part = ends[i] - done;
 		ret = vfio_dma_domain_map_extent(domain, iova + done, phys + done,
 						 part, prot, true,
 						 VFIO_DMA_GFP_OVER_LIMIT, &stuck);

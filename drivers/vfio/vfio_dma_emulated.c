@@ -30,6 +30,8 @@
 static int still_owner(const struct vfio_dma_container *container,
 		       const struct mm_struct *mm)
 {
+	lockdep_assert_held(&container->lock);
+
 	if (container->vaddr_invalid)
 		return -EBUSY;
 	return container->owner.mm == mm ? 0 : -EINVAL;
@@ -42,6 +44,8 @@ static void unpin_value(struct vfio_dma_container *container,
 	bool charged = value & VFIO_DMA_EXTPIN_CHARGED &&
 		       !WARN_ON_ONCE(!container->owner.mm);
 	unsigned long pfn = vfio_dma_extpin_pfn(value), uncharge = 0;
+
+	lockdep_assert_held(&container->lock);
 
 	if (charged)
 		uncharge = vfio_dma_unhold(&container->owner, pfn, 1);

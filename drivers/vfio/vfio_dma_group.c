@@ -153,8 +153,8 @@ static int start_domain(struct vfio_dma_container *container,
 	return vfio_dma_replay(container, domain);
 }
 
-static int do_attach(struct vfio_dma_container *container,
-		     struct iommu_group *iommu_group)
+static int attach_physical(struct vfio_dma_container *container,
+			   struct iommu_group *iommu_group)
 {
 	struct vfio_dma_group_domain *domain, *shared;
 	struct iommu_domain *iommu_domain;
@@ -254,8 +254,8 @@ static int attach_emulated(struct vfio_dma_container *container,
 	return 0;
 }
 
-static void do_detach_drops_lock(struct vfio_dma_container *container,
-				 struct iommu_group *iommu_group)
+static void detach_drops_lock(struct vfio_dma_container *container,
+			      struct iommu_group *iommu_group)
 {
 	struct vfio_dma_ranges ranges = {};
 	struct vfio_dma_group_domain *domain;
@@ -355,7 +355,7 @@ int vfio_dma_attach_group(void *iommu_data, struct iommu_group *iommu_group,
 	else if (type == VFIO_EMULATED_IOMMU)
 		ret = attach_emulated(container, iommu_group);
 	else
-		ret = do_attach(container, iommu_group);
+		ret = attach_physical(container, iommu_group);
 	container->epoch++;
 	trace_type1v3_attach(container->id, iommu_group, ret);
 	if (ret)
@@ -382,7 +382,7 @@ void vfio_dma_detach_group(void *iommu_data, struct iommu_group *iommu_group)
 		return;
 
 	mutex_lock(&container->lock);
-	do_detach_drops_lock(container, iommu_group);
+	detach_drops_lock(container, iommu_group);
 	container->epoch++;
 	trace_type1v3_detach(container->id, iommu_group, 0);
 	mutex_unlock(&container->lock);

@@ -41,8 +41,8 @@
 #define GRANULES_MAX	BIT(20)
 
 /* Is a range within the valid ranges? */
-static inline bool is_valid(const struct vfio_dma_container *container,
-			    unsigned long first, unsigned long last)
+static inline bool is_valid_range(const struct vfio_dma_container *container,
+				  unsigned long first, unsigned long last)
 {
 	lockdep_assert_held(&container->lock);
 
@@ -66,7 +66,7 @@ static inline bool may_charge(struct vfio_dma_container *container,
 	if (READ_ONCE(container->owner.lock_cap) &&
 	    cap_raised(current_cap(), CAP_IPC_LOCK))
 		return true;
-	if (!is_valid(container, map->first, map->last))
+	if (!is_valid_range(container, map->first, map->last))
 		return false;
 	if (map->first == map->last)
 		return !vfio_dma_record_load(&container->record, map->first);
@@ -91,9 +91,9 @@ static void note_stuck(struct vfio_dma_container *container,
  * Enter @npages pinned pages into the record and the IO page tables, or into neither:
  * then they are unpinned.
  */
-static __always_inline int enter(struct vfio_dma_container *container,
-				 unsigned long first, unsigned long npages,
-				 unsigned long word, struct page **pages)
+static __always_inline int enter_pages(struct vfio_dma_container *container,
+				       unsigned long first, unsigned long npages,
+				       unsigned long word, struct page **pages)
 {
 	struct vfio_dma_record *record = &container->record;
 	unsigned long last = first + npages - 1;
@@ -101,7 +101,7 @@ static __always_inline int enter(struct vfio_dma_container *container,
 
 	lockdep_assert_held(&container->lock);
 
-	if (!is_valid(container, first, last))
+	if (!is_valid_range(container, first, last))
 		goto err_unpin;
 	is_open = vfio_dma_record_enter(record, first, last, word);
 	if (unlikely(is_open < 0))
@@ -194,10 +194,10 @@ map_now_drops_lock(struct vfio_dma_container *container,
 	map = maps;
 	if (likely(container->epoch == epoch)) {
 		for (; mapped < pinned; map += map->nr_entries) {
-			/* enter() unpins what it fails to enter. */
+			/* enter_pages() unpins what it fails to enter. */
 			entered += vfio_dma_map_npages(map);
-			if (enter(container, map->first, entered - mapped, map->word,
-				  pages + mapped))
+			if (enter_pages(container, map->first, entered - mapped, map->word,
+					pages + mapped))
 				break;
 			mapped = entered;
 		}
@@ -243,7 +243,7 @@ map_page_drops_lock(struct vfio_dma_container *container,
 		return false;
 
 	if (likely(pinned && container->epoch == epoch))
-		mapped = !enter(container, first, 1, word, &page);
+		mapped = !enter_pages(container, first, 1, word, &page);
 	else if (pinned)
 		unpin_user_page(page);
 	if (unlikely(container->owner.ledger) && mapped)
@@ -458,7 +458,8 @@ static int place_step(struct vfio_dma_container *container,
  * for that, one that the ledger knows: that is reserved.
  *
  * Returns 0 with @pin->max of 0 if pages have to be placed first: then they are in the
- * ledger, and are charged for no longer if others hold them.
+ * ledger, and are charged for no longer if others hold them.  Called without the mutex, but
+ * for a replay.
  */
 static int charge_step(struct vfio_dma_container *container,
 		       const struct vfio_dma_flight *flight,
@@ -516,7 +517,7 @@ static bool is_reserved(struct vfio_dma_pin *pin, unsigned long reserved)
 /* How often an address may get another page while a known one is looked for there */
 #define RESERVE_RETRIES	10
 
-/* As vfio_dma_pin_step(), of a map of which each step is charged on its own */
+/* As vfio_dma_pin_step(), of a map of which each step is charged on its own; likewise */
 static int charge_and_pin_step(struct vfio_dma_container *container,
 			       const struct vfio_dma_flight *flight,
 			       struct vfio_dma_pin *pin, long *credit,
@@ -611,10 +612,10 @@ static bool too_many_granules(const struct vfio_dma_map *map)
  * Only the owner itself can tell it from other memory.
  *
  * If there is not enough, it may still be enough for what no other container holds:
- * that is found out step by step.
+ * that is found out step by step.  Called without the mutex, but for a replay.
  */
-static int charge(struct vfio_dma_container *container,
-		  struct vfio_dma_flight *flight, unsigned long already)
+static int charge_flight(struct vfio_dma_container *container,
+			 struct vfio_dma_flight *flight, unsigned long already)
 {
 	unsigned long npages = vfio_dma_map_npages(flight->map);
 	struct vfio_dma_owner *owner = &container->owner;
@@ -643,8 +644,8 @@ static int charge(struct vfio_dma_container *container,
  * Take back what has been placed.  Pages that an IOMMU driver fails to give back stay
  * charged, and leave the charge of the map.
  */
-static void undo(struct vfio_dma_container *container,
-		 struct vfio_dma_flight *flight)
+static void undo_flight(struct vfio_dma_container *container,
+			struct vfio_dma_flight *flight)
 {
 	unsigned long first = flight->map->first, unpinned, kept;
 
@@ -682,7 +683,7 @@ void vfio_dma_unplace_maps(struct vfio_dma_container *container)
 	lockdep_assert_held(&container->lock);
 
 	list_for_each_entry(flight, &container->flights, next) {
-		undo(container, flight);
+		undo_flight(container, flight);
 		flight->state = VFIO_DMA_UNPLACED;
 	}
 }
@@ -701,7 +702,7 @@ static int fill_drops_lock(struct vfio_dma_container *container,
 	container->pinning++;
 	list_add_tail(&flight->next, &container->flights);
 	mutex_unlock(&container->lock);
-	ret = charge(container, flight, 0);
+	ret = charge_flight(container, flight, 0);
 	mutex_lock(&container->lock);
 
 	/* Each takes memory, and there can be many: not before the charge. */
@@ -793,7 +794,7 @@ static int map_slowly_drops_lock(struct vfio_dma_container *container,
 	ret = vfio_dma_record_reserve(record, map->first, map->last, map->word);
 	if (ret)
 		return ret;
-	ret = is_valid(container, map->first, map->last) ?
+	ret = is_valid_range(container, map->first, map->last) ?
 	      fill_drops_lock(container, &flight) : -EINVAL;
 	/* iommu_map() hands on what a driver returns. */
 	if (WARN_ON_ONCE(ret > 0))
@@ -802,7 +803,7 @@ static int map_slowly_drops_lock(struct vfio_dma_container *container,
 		/* The last attempt was for at most an extent. */
 		tried = min(map->last, map->first + flight.placed +
 				       VFIO_DMA_EXTENT_MAX - 1);
-		undo(container, &flight);
+		undo_flight(container, &flight);
 		vfio_dma_record_cancel(record, map->first, map->last);
 		note_stuck(container, flight.space, map->first, tried);
 	} else {
@@ -902,7 +903,7 @@ int vfio_dma_map_replay(struct vfio_dma_container *container,
 	if (!container->owner.ledger)
 		already = vfio_dma_extpin_count_charged(container, run->first,
 							run->last);
-	ret = charge(container, &flight, already);
+	ret = charge_flight(container, &flight, already);
 	if (ret)
 		return ret;
 
@@ -917,7 +918,7 @@ int vfio_dma_map_replay(struct vfio_dma_container *container,
 	if (ret) {
 		alone = vfio_dma_extpin_charge_alone(container, run->first,
 						     run->last, &charged);
-		undo(container, &flight);
+		undo_flight(container, &flight);
 	}
 	vfio_dma_give_back(&container->owner, flight.credit - alone,
 			   flight.credit - charged);
@@ -931,6 +932,8 @@ static noinline int map_range_drops_lock(struct vfio_dma_container *container,
 {
 	struct page *pages[VFIO_DMA_PIN_INLINE] __uninitialized;
 	int ret;
+
+	lockdep_assert_held(&container->lock);
 
 	ret = vfio_dma_map_drops_lock(container, map, 1,
 				      min(room, ARRAY_SIZE(pages)), pages);

@@ -11,7 +11,7 @@
  * differ then, and each function that charges or gives back counts both.
  *
  * Functions that charge may be called with the container's mutex or without; they
- * take mmap_lock inside of it.
+ * take mmap_lock inside of it.  Nothing is pinned here, and what is mapped is not known.
  */
 
 #include <kunit/visibility.h>
@@ -69,8 +69,8 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_owner_clear);
  * One at a time: with mmap_lock, or of an address space that is gone with the
  * container's mutex.  Readers of the number need neither.
  */
-static void vfio_dma_count_charge(struct vfio_dma_owner *owner, long held,
-				  long charged)
+static void count_charge(struct vfio_dma_owner *owner, long held,
+			 long charged)
 {
 	struct vfio_dma_ledger *ledger = owner->ledger;
 
@@ -84,7 +84,7 @@ static void vfio_dma_count_charge(struct vfio_dma_owner *owner, long held,
  * mlock(); a driver's thread, and a process that attaches a group, act with those
  * that the owner has now.
  */
-static bool vfio_dma_may_exceed(const struct vfio_dma_owner *owner)
+static bool may_exceed(const struct vfio_dma_owner *owner)
 {
 	const struct cred *cred, *old;
 	bool ret;
@@ -130,13 +130,13 @@ int vfio_dma_charge(struct vfio_dma_owner *owner, unsigned long npages)
 
 	ret = __account_locked_vm(mm, npages, true, owner->task, false);
 	if (unlikely(ret)) {
-		WRITE_ONCE(owner->lock_cap, vfio_dma_may_exceed(owner));
+		WRITE_ONCE(owner->lock_cap, may_exceed(owner));
 		if (owner->lock_cap)
 			ret = __account_locked_vm(mm, npages, true, owner->task,
 						  true);
 	}
 	if (!ret)
-		vfio_dma_count_charge(owner, npages, npages);
+		count_charge(owner, npages, npages);
 	mmap_write_unlock(mm);
 	return ret;
 }
@@ -146,8 +146,8 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_charge);
  * As vfio_dma_give_back(); inline, as for both numbers alike it saves 10 instructions of
  * an unmap
  */
-static __always_inline void give_back(struct vfio_dma_owner *owner, long held,
-				      long charged, bool alike)
+static __always_inline void give_back_pages(struct vfio_dma_owner *owner, long held,
+					    long charged, bool alike)
 {
 	struct mm_struct *mm = owner->mm;
 	bool foreign = mm != current->mm;
@@ -157,7 +157,7 @@ static __always_inline void give_back(struct vfio_dma_owner *owner, long held,
 
 	/* An address space that is being torn down needs no accounting. */
 	if (foreign && !mmget_not_zero(mm)) {
-		vfio_dma_count_charge(owner, -held, -charged);
+		count_charge(owner, -held, -charged);
 		return;
 	}
 
@@ -166,7 +166,7 @@ static __always_inline void give_back(struct vfio_dma_owner *owner, long held,
 		__account_locked_vm(mm, charged, false, owner->task, true);
 	else if (charged)
 		__account_locked_vm(mm, -charged, true, owner->task, true);
-	vfio_dma_count_charge(owner, -held, -charged);
+	count_charge(owner, -held, -charged);
 	mmap_write_unlock(mm);
 	/* If it is the last one, what that waits for is no business of ours. */
 	if (foreign)
@@ -182,7 +182,7 @@ static __always_inline void give_back(struct vfio_dma_owner *owner, long held,
  */
 void vfio_dma_uncharge(struct vfio_dma_owner *owner, unsigned long npages)
 {
-	give_back(owner, npages, npages, true);
+	give_back_pages(owner, npages, npages, true);
 }
 EXPORT_SYMBOL_IF_KUNIT(vfio_dma_uncharge);
 
@@ -199,7 +199,7 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_uncharge);
  */
 void vfio_dma_give_back(struct vfio_dma_owner *owner, long held, long charged)
 {
-	give_back(owner, held, charged, false);
+	give_back_pages(owner, held, charged, false);
 }
 
 /**
@@ -261,12 +261,12 @@ void vfio_dma_charge_lost(struct vfio_dma_owner *owner, unsigned long npages,
 	struct mm_struct *mm = owner->mm;
 
 	if (!mmget_not_zero(mm)) {
-		vfio_dma_count_charge(owner, -charged, 0);
+		count_charge(owner, -charged, 0);
 		return;
 	}
 	mmap_write_lock(mm);
 	__account_locked_vm(mm, npages - charged, true, owner->task, true);
-	vfio_dma_count_charge(owner, -charged, npages - charged);
+	count_charge(owner, -charged, npages - charged);
 	mmap_write_unlock(mm);
 	mmput_async(mm);
 }

@@ -11,19 +11,20 @@ struct vfio_dma_ledger;
 
 /**
  * struct vfio_dma_owner - the one address space whose memory is mapped
- * @mm: address space (mmgrab()ed), %NULL while nobody owns the mappings
- * @task: its thread group leader, whose RLIMIT_MEMLOCK applies
+ * @mm: address space (mmgrab()ed), %NULL while nobody owns the mappings.  Lock: the
+ *	container's mutex; stays while @npages are held or a call pins
+ * @task: its thread group leader, whose RLIMIT_MEMLOCK applies.  Lock: as @mm
  * @lock_cap: it had CAP_IPC_LOCK when that was asked last: a hint that it does not
- *	meet the limit
+ *	meet the limit.  Lock: @mm's mmap_lock for writing; read without
  * @npages: pages that it holds or is about to, of which each hold counts; without a
- *	ledger they are all charged to @mm's locked_vm
+ *	ledger they are all charged to @mm's locked_vm.  Lock: @mm's mmap_lock for
+ *	writing, or the container's mutex when the address space is gone; read without
  * @ledger: where pages are entered that other containers may hold as well; %NULL for
- *	the only container of @mm, whose pages are charged for each hold
+ *	the only container of @mm, whose pages are charged for each hold.  Lock: set under
+ *	the container's mutex and @mm's mmap_lock for writing, stays as long as @mm does
  *
- * @mm and @task change under the container's mutex, while no mapping exists or is
- * being made, or with all of them when the owner changes; @lock_cap and @npages
- * change under @mm's mmap_lock held for writing; @ledger is set under both, and stays
- * as long as @mm does.
+ * The account of a container: charged for, before they are pinned, are pages that it is about
+ * to hold.  It outlives the process, whose memory stays mapped until it is unmapped.
  */
 struct vfio_dma_owner {
 	struct mm_struct *mm;

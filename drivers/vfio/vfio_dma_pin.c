@@ -61,16 +61,16 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_dma_pin_start);
 #define vfio_dma_pfnmap_bytes(args)	(~(args)->addr_mask + 1)
 #endif
 
-static bool vfio_dma_is_mmio(pgprot_t prot)
+static bool is_mmio(pgprot_t prot)
 {
 	return pgprot_val(prot) == pgprot_val(pgprot_noncached(prot)) ||
 	       pgprot_val(prot) == pgprot_val(pgprot_writecombine(prot)) ||
 	       pgprot_val(prot) == pgprot_val(pgprot_device(prot));
 }
 
-static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
-				  struct vm_area_struct *vma,
-				  struct vfio_dma_extent *extent)
+static int follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
+			 struct vm_area_struct *vma,
+			 struct vfio_dma_extent *extent)
 {
 	struct follow_pfnmap_args args = { .vma = vma, .address = pin->vaddr };
 	bool write = pin->gup_flags & FOLL_WRITE;
@@ -111,15 +111,15 @@ static int vfio_dma_follow_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm
 				      VFIO_DMA_EXTENT_MAX -
 				      args.pfn % VFIO_DMA_EXTENT_MAX);
 		extent->pfnmap = true;
-		extent->mmio = vfio_dma_is_mmio(args.pgprot);
+		extent->mmio = is_mmio(args.pgprot);
 	}
 
 	follow_pfnmap_end(&args);
 	return ret;
 }
 
-static bool vfio_dma_extent_append(struct vfio_dma_extent *extent,
-				   const struct vfio_dma_extent *next)
+static bool append_extent(struct vfio_dma_extent *extent,
+			  const struct vfio_dma_extent *next)
 {
 	if (!extent->npages)
 		*extent = *next;
@@ -137,8 +137,8 @@ static bool vfio_dma_extent_append(struct vfio_dma_extent *extent,
  * directly, or nowhere if the tail is something else: the tail is handed out
  * first and the next step comes here again.
  */
-static int vfio_dma_pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
-			       int err)
+static int pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
+		      int err)
 {
 	struct vfio_dma_extent extent = {};
 	struct vm_area_struct *vma;
@@ -149,7 +149,7 @@ static int vfio_dma_pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
 		ret = err;
 		vma = vma_lookup(mm, pin->vaddr);
 		if (vma && vma->vm_flags & VM_PFNMAP)
-			ret = vfio_dma_follow_pfnmap(pin, mm, vma, &extent);
+			ret = follow_pfnmap(pin, mm, vma, &extent);
 		if (ret == -EAGAIN && fatal_signal_pending(current))
 			ret = -EINTR;
 	} while (ret == -EAGAIN);
@@ -157,7 +157,7 @@ static int vfio_dma_pin_pfnmap(struct vfio_dma_pin *pin, struct mm_struct *mm,
 	if (ret)
 		return ret;
 
-	if (vfio_dma_extent_append(&pin->tail, &extent)) {
+	if (append_extent(&pin->tail, &extent)) {
 		pin->vaddr += extent.npages << PAGE_SHIFT;
 		pin->npages -= extent.npages;
 	} else {
@@ -204,7 +204,7 @@ int vfio_dma_pin_step(struct vfio_dma_pin *pin)
 		/* Nothing is there, also where the address range ends. */
 		if (!ret || ret == -EOVERFLOW)
 			ret = -EFAULT;
-		return vfio_dma_pin_pfnmap(pin, mm, ret);
+		return pin_pfnmap(pin, mm, ret);
 	}
 
 	pin->size = ret;
@@ -256,7 +256,7 @@ bool vfio_dma_pin_extent(struct vfio_dma_pin *pin,
 	while (pin->offset < pin->size) {
 		vfio_dma_first_extent(pin->pages + pin->offset,
 				      pin->size - pin->offset, &next);
-		more = vfio_dma_extent_append(&pin->tail, &next);
+		more = append_extent(&pin->tail, &next);
 		pin->offset += next.npages;
 		if (!more) {
 			*extent = pin->tail;

@@ -383,18 +383,23 @@ vfio_dma_record_replace_nofail(struct vfio_dma_record *record,
 }
 
 /*
- * Take a mapped page out and return its word.  0 if there is none, if it is reserved, has no
- * user memory or, unless it is @cut, may be part of a superpage, or if that takes memory:
- * then it takes load(), prepare() and erase().  *@pfn is set to its page frame,
- * VFIO_DMA_NO_PFN if it has not been looked up.
+ * Forget a mapped page, if that is a matter of one step and needs no memory.
+ *
+ * Returns its word.  0: nothing has changed, and the caller does what there is to do with
+ * load(), prepare() and erase().  The page may not be mapped; be reserved, or without user
+ * memory; be part of a superpage, unless the caller says that it is @divided from its
+ * neighbours; or take memory to forget.
+ *
+ * The record may have looked the page up for it: *@pfn is its page frame then, and
+ * VFIO_DMA_NO_PFN otherwise.
  */
 static inline unsigned long vfio_dma_record_take(struct vfio_dma_record *record,
-						 unsigned long index, bool cut,
+						 unsigned long index, bool divided,
 						 unsigned long *pfn)
 {
 	unsigned long unless = VFIO_XA_DMA_PENDING | VFIO_XA_DMA_VADDR_INVALID;
 
-	if (!cut)
+	if (!divided)
 		unless |= VFIO_XA_DMA_BIG;
 	if (unlikely(record->pt))
 		return vfio_pt_record_take(record->pt, index, unless, pfn);

@@ -216,6 +216,8 @@ static unsigned long unpin_fill(struct vfio_dma_space *space, dma_addr_t iova,
 	struct vfio_dma_domain *first;
 	unsigned long n = 0, next = VFIO_DMA_NO_PFN, more;
 
+	lockdep_assert_held(space->lock);
+
 	first = vfio_dma_space_first(space);
 	while (n < npages && space->nr_unpin < VFIO_DMA_UNPIN_EXTENTS) {
 		more = vfio_dma_domain_lookup_next(first, iova + (n << PAGE_SHIFT),
@@ -236,6 +238,8 @@ static inline bool unmap_fast(struct vfio_dma_space *space, dma_addr_t iova,
 {
 	struct vfio_dma_domain *domain;
 	bool safe = true;
+
+	lockdep_assert_held(space->lock);
 
 	list_for_each_entry(domain, &space->domains, next)
 		safe &= vfio_dma_domain_unmap_fast(domain, iova, npages);
@@ -292,6 +296,8 @@ unmap_extents(struct vfio_dma_space *space, dma_addr_t iova,
 	unsigned long unpinned = 0, n;
 	unsigned int nr_unpin;
 	bool safe;
+
+	lockdep_assert_held(space->lock);
 
 	for (; npages; npages -= n, iova += n << PAGE_SHIFT) {
 		nr_unpin = space->nr_unpin;
@@ -375,6 +381,8 @@ static noinline void unpin_all(struct vfio_dma_space *space)
 	struct page *pages[VFIO_DMA_UNPIN_PAGES] __uninitialized;
 	unsigned long single = 0, npages, pfn;
 	unsigned int i, n = 0;
+
+	lockdep_assert_held(space->lock);
 
 	for (i = 0; i < space->nr_unpin; i++) {
 		npages = space->unpin[i].npages;

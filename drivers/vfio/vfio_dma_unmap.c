@@ -29,11 +29,11 @@
 #define FEW	4
 
 /*
- * Unmap a stretch whose ends have been cut, or with @ret not 0 as much around it as must
- * go: [@first, @last], to which @run is set.
+ * Unmap a stretch that no superpage lies across an end of, or with @ret not 0 as much around
+ * it as must go: [@first, @last], to which @run is set.
  */
-static int unmap_cut(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *run,
-		     unsigned long first, unsigned long last, int ret)
+static int unmap_divided(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *run,
+			 unsigned long first, unsigned long last, int ret)
 {
 	struct vfio_dma_container *container = unmap->container;
 	struct vfio_dma_record *record = &container->record;
@@ -73,7 +73,7 @@ static int unmap_cut(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *run,
 }
 
 /* See to it that a stretch can be unmapped, which may make it larger. */
-static int cut_stretch(struct vfio_dma_unmap *unmap, unsigned long word,
+static int divide_ends(struct vfio_dma_unmap *unmap, unsigned long word,
 		       unsigned long *first, unsigned long *last)
 {
 	struct vfio_dma_container *container = unmap->container;
@@ -89,18 +89,18 @@ static int cut_stretch(struct vfio_dma_unmap *unmap, unsigned long word,
 static int unmap_stretch(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *run)
 {
 	unsigned long first = run->first, last = run->last;
-	int ret = cut_stretch(unmap, run->word, &first, &last);
+	int ret = divide_ends(unmap, run->word, &first, &last);
 
-	return unmap_cut(unmap, run, first, last, ret);
+	return unmap_divided(unmap, run, first, last, ret);
 }
 
 /*
  * Take a page out of the record that may be part of a superpage.  Returns its word; 0 if
  * there was none, or if it is unmapped, as that took more.
  */
-static noinline unsigned long take_cut(struct vfio_dma_unmap *unmap,
-				       unsigned long index, unsigned long *pfn,
-				       int *ret)
+static noinline unsigned long take_divided(struct vfio_dma_unmap *unmap,
+					   unsigned long index, unsigned long *pfn,
+					   int *ret)
 {
 	struct vfio_dma_container *container = unmap->container;
 	struct vfio_dma_record *record = &container->record;
@@ -117,10 +117,10 @@ static noinline unsigned long take_cut(struct vfio_dma_unmap *unmap,
 	run.word = vfio_dma_record_load(record, index);
 	if (!run.word || run.word & VFIO_XA_DMA_PENDING)
 		return 0;
-	*ret = cut_stretch(unmap, run.word, &first, &last);
+	*ret = divide_ends(unmap, run.word, &first, &last);
 	word = *ret ? 0 : vfio_dma_record_take(record, index, true, pfn);
 	if (!word)
-		*ret = unmap_cut(unmap, &run, first, last, *ret);
+		*ret = unmap_divided(unmap, &run, first, last, *ret);
 	return word;
 }
 
@@ -251,7 +251,7 @@ int vfio_dma_unmap_range(struct vfio_dma_unmap *unmap, unsigned long first,
 }
 
 /* What has been unpinned is given back to the owner. */
-static __always_inline void give_back(struct vfio_dma_unmap *unmap)
+static __always_inline void give_back_unpinned(struct vfio_dma_unmap *unmap)
 {
 	struct vfio_dma_container *container = unmap->container;
 
@@ -276,7 +276,7 @@ static __always_inline void give_back(struct vfio_dma_unmap *unmap)
 void vfio_dma_unmap_finish(struct vfio_dma_unmap *unmap)
 {
 	vfio_dma_space_flush(&unmap->container->space);
-	give_back(unmap);
+	give_back_unpinned(unmap);
 }
 
 /*
@@ -297,7 +297,7 @@ static __always_inline int unmap_page(struct vfio_dma_unmap *unmap,
 	word = vfio_dma_record_take(&container->record, index, false, &pfn);
 	/* A large mapping that is unmapped page by page saves 1,000 instructions of each. */
 	if (unlikely(!word))
-		word = take_cut(unmap, index, &pfn, &ret);
+		word = take_divided(unmap, index, &pfn, &ret);
 	if (likely(word)) {
 		unmap->npages = 1;
 		if (unlikely(word & VFIO_XA_DMA_CONTIG))
@@ -316,7 +316,7 @@ static __always_inline int unmap_page(struct vfio_dma_unmap *unmap,
 		space->leaked = false;
 		ret = ret ?: -EIO;
 	}
-	give_back(unmap);
+	give_back_unpinned(unmap);
 	return ret;
 }
 

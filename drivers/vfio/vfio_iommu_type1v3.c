@@ -160,6 +160,8 @@ static int vfio_type1v3_add_range_cap(struct vfio_dma_container *container,
 	struct vfio_iommu_type1_info_cap_iova_range *cap;
 	struct vfio_info_cap_header *header;
 
+	lockdep_assert_held(&container->lock);
+
 	/* Without a physical group anything is valid. */
 	if (!container->ranges)
 		return 0;
@@ -214,6 +216,8 @@ static int vfio_type1v3_add_caps(struct vfio_dma_container *container,
 		.max_order = VFIO_DMA_MAP_GRANULE_ORDER_MAX,
 	};
 	int ret;
+
+	lockdep_assert_held(&container->lock);
 
 	ret = vfio_type1v3_add_range_cap(container, caps);
 	if (!ret)

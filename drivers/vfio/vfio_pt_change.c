@@ -3,7 +3,7 @@
  * Other flags for pages of the record; see vfio_pt_record.c.
  *
  * Pages of a part of a region become odd, and are odd no more where they have the flags of
- * their region again.
+ * their region again.  Which pages are mapped does not change here.
  */
 
 #include <kunit/visibility.h>
@@ -45,8 +45,8 @@ static void change_regions(struct vfio_pt_record *pt, unsigned long first,
 			pt->open[i].word = (pt->open[i].word & ~clear) | set;
 }
 
-static int prepare(struct vfio_xa_dma *store, unsigned long first, unsigned long last,
-		   bool nofail)
+static int prepare_store(struct vfio_xa_dma *store, unsigned long first, unsigned long last,
+			 bool nofail)
 {
 	if (!nofail)
 		return vfio_xa_dma_cut(store, first, last, VFIO_DMA_GFP);
@@ -67,9 +67,9 @@ static int change(struct vfio_pt_record *pt, unsigned long first, unsigned long 
 		if (count_of(word) && ((word & clear) || (~word & set)))
 			ret = make_odd(pt, pos, end, nofail);
 		if (!ret)
-			ret = prepare(&pt->odd, pos, end, nofail);
+			ret = prepare_store(&pt->odd, pos, end, nofail);
 		if (!ret && whole)
-			ret = prepare(&pt->regions, region_of(pos), region_of(end), nofail);
+			ret = prepare_store(&pt->regions, region_of(pos), region_of(end), nofail);
 		if (ret)
 			break;
 		vfio_xa_dma_change(&pt->odd, pos, end, clear, set);
@@ -125,7 +125,7 @@ int vfio_pt_record_try_change(struct vfio_pt_record *pt, unsigned long first,
 EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_try_change);
 
 /* Odd pages that have the flags of their region take memory for nothing. */
-static void prune(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
+static void prune_odd(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
 {
 	struct vfio_xa_dma_run run, region;
 
@@ -157,6 +157,6 @@ void vfio_pt_record_change_nofail(struct vfio_pt_record *pt, unsigned long first
 {
 	change(pt, first, last, clear, set, true);
 	if (!vfio_xa_dma_empty(&pt->odd))
-		prune(pt, first, last);
+		prune_odd(pt, first, last);
 }
 EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_change_nofail);

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the record takes, and whether it is right; see vfio_pt_record.c. */
+/*
+ * What the record takes, and whether it is right; see vfio_pt_record.c.
+ *
+ * Nothing changes but that open regions without pages are closed.
+ */
 
 #include <kunit/visibility.h>
 #include <linux/export.h>

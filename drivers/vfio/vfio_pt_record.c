@@ -22,7 +22,7 @@
  *
  * The order that callers keep to: an entry goes from the IO page table before its page is
  * erased here, and a page is entered here before it is mapped there.  In between nobody
- * looks, as all of it happens with the mutex held.
+ * looks, as all of it happens with the mutex held.  No IO page table is changed here.
  *
  * What cannot fail
  * ----------------
@@ -67,7 +67,7 @@
  */
 
 /* Reserved pages of [@first, @last] go; regions do not count them. */
-static void unreserve(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
+static void unreserve_pieces(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
 {
 	struct vfio_pt_open *open;
 	unsigned long pos, end;
@@ -142,7 +142,7 @@ int vfio_pt_record_reserve(struct vfio_pt_record *pt, unsigned long first,
 		ret = reserve_piece(pt, pos, end, whole, word & VFIO_XA_DMA_FLAG_MASK);
 		if (ret) {
 			if (pos > first)
-				unreserve(pt, first, pos - 1);
+				unreserve_pieces(pt, first, pos - 1);
 			if (!pt->npages)
 				vfio_pt_close_all(pt);
 			return ret;
@@ -154,7 +154,7 @@ int vfio_pt_record_reserve(struct vfio_pt_record *pt, unsigned long first,
 EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_reserve);
 
 /* Reserved pages that have the flags of their region are odd no more. */
-static void settle(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
+static void settle_odd(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
 {
 	struct vfio_xa_dma_run run, region;
 
@@ -217,7 +217,7 @@ void vfio_pt_record_commit(struct vfio_pt_record *pt, unsigned long first,
 
 	for (pos = first; pos <= last; pos = end + 1) {
 		if (piece_end(pos, last, &end)) {
-			settle(pt, pos, end);
+			settle_odd(pt, pos, end);
 			vfio_xa_dma_change(&pt->regions, region_of(pos), region_of(end),
 					   HELD | VFIO_XA_DMA_PENDING, FULL);
 			continue;
@@ -228,7 +228,7 @@ void vfio_pt_record_commit(struct vfio_pt_record *pt, unsigned long first,
 			return;
 		if (!count_of(open->word))
 			open->word = HELD | last_flags(pt, pos, end);
-		settle(pt, pos, end);
+		settle_odd(pt, pos, end);
 		region_add(open, pos, end);
 		vfio_pt_unhold(pt, open);
 	}
@@ -247,7 +247,7 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_commit);
 void vfio_pt_record_cancel(struct vfio_pt_record *pt, unsigned long first,
 			   unsigned long last)
 {
-	unreserve(pt, first, last);
+	unreserve_pieces(pt, first, last);
 	pt->npages -= last - first + 1;
 	if (unlikely(!pt->npages))
 		vfio_pt_close_all(pt);
@@ -313,7 +313,7 @@ static int enter_first(struct vfio_pt_record *pt, unsigned long index,
 				   VFIO_DMA_GFP);
 }
 
-static void leave(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
+static void leave_pieces(struct vfio_pt_record *pt, unsigned long first, unsigned long last)
 {
 	struct vfio_pt_open *open;
 	unsigned long pos, end;
@@ -353,7 +353,7 @@ static int enter_pieces(struct vfio_pt_record *pt, unsigned long first,
 		ret = enter_piece(pt, pos, end, flags);
 		if (ret < 0) {
 			if (pos > first)
-				leave(pt, first, pos - 1);
+				leave_pieces(pt, first, pos - 1);
 			return ret;
 		}
 		is_open |= ret;
@@ -451,7 +451,7 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_enter_end);
 void vfio_pt_record_enter_cancel(struct vfio_pt_record *pt, unsigned long first,
 				 unsigned long last)
 {
-	leave(pt, first, last);
+	leave_pieces(pt, first, last);
 	pt->npages -= last - first + 1;
 	if (unlikely(!pt->npages))
 		vfio_pt_close_all(pt);
@@ -532,7 +532,7 @@ void vfio_pt_record_erase(struct vfio_pt_record *pt, unsigned long first,
 EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_erase);
 
 /* One page less in the record as a whole */
-static inline void taken(struct vfio_pt_record *pt)
+static inline void count_taken(struct vfio_pt_record *pt)
 {
 	pt->npages--;
 	if (unlikely(!pt->npages))
@@ -607,7 +607,7 @@ static noinline unsigned long take_slow(struct vfio_pt_record *pt, unsigned long
 	}
 	if (open->region != region) {
 		if (take_closed(pt, region, word)) {
-			taken(pt);
+			count_taken(pt);
 			return word & REGION_FLAGS;
 		}
 		open = open_region(pt, region, NOWAIT);
@@ -616,7 +616,7 @@ static noinline unsigned long take_slow(struct vfio_pt_record *pt, unsigned long
 	}
 out:
 	vfio_pt_region_remove(open, index, index);
-	taken(pt);
+	count_taken(pt);
 	return odd ?: word & REGION_FLAGS;
 }
 
@@ -646,7 +646,7 @@ unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index
 	    !__test_and_clear_bit(page_of(index), open->pages))
 		return 0;
 	region_count_down(open, 1);
-	taken(pt);
+	count_taken(pt);
 	return flags;
 }
 EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_take);

@@ -50,7 +50,9 @@ struct vfio_pt_open {
  * @ghosts: pages that are not mapped, although the IO page table says so
  * @npages: pages mapped or reserved
  * @near: region that a page has been taken out of last without opening it
- * @open: regions that have been changed last; each has one place where it can be
+ * @open: the regions that have been changed last.  A region can only be in the place that
+ *	its number modulo VFIO_PT_OPEN says; the region that was there is closed for it, so
+ *	that its word is in @regions again
  *
  * Protected by the container's mutex.
  */

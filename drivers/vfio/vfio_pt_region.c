@@ -4,7 +4,7 @@
  *
  * A region that is being changed is open: its word is in one of a few places, beside it
  * is which of its pages are mapped, as far as that is known, and the store has a
- * placeholder.
+ * placeholder.  IO page tables are read here, and never changed.
  */
 
 #include <kunit/visibility.h>
@@ -233,8 +233,8 @@ EXPORT_SYMBOL_IF_KUNIT(vfio_pt_record_load);
  * further than is cheap to find out: whoever looks at the first page of it only should
  * not wait for all the others.
  */
-static bool extend(struct vfio_pt_record *pt, const struct vfio_xa_dma_run *region,
-		   unsigned long last, struct vfio_xa_dma_run *run)
+static bool extend_run(struct vfio_pt_record *pt, const struct vfio_xa_dma_run *region,
+		       unsigned long last, struct vfio_xa_dma_run *run)
 {
 	unsigned long pos = run->last, word = region->word;
 	unsigned long end = min(last, region_last(pos)), limit = pos + RUN_LOOKUPS;
@@ -298,13 +298,13 @@ found:
 	run->last = start;
 	run->word = region.word & REGION_FLAGS;
 	end = has_odd ? odd.first - 1 : last;
-	more = extend(pt, &region, end, run);
+	more = extend_run(pt, &region, end, run);
 	while (more && vfio_pt_next_region(pt, region_of(run->last + 1), region_of(end), &region) &&
 	       region.first == region_of(run->last + 1) &&
 	       (region.word & REGION_FLAGS) == run->word &&
 	       vfio_pt_find_mapped(pt, region.word, run->last + 1, run->last + 1, &start)) {
 		run->last = start;
-		more = extend(pt, &region, end, run);
+		more = extend_run(pt, &region, end, run);
 		cond_resched();
 	}
 	return true;

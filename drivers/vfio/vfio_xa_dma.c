@@ -2,6 +2,9 @@
 /*
  * vfio_xa_dma - a compact store of DMA mappings, one word per IOVA page
  *
+ * The store knows no IOMMU, pins nothing and takes no lock: a word means something to its
+ * user only.
+ *
  * Words
  * -----
  * A word for each IOVA page which is mapped: where its virtual address is,
@@ -572,8 +575,8 @@ static __always_inline int insert_near(struct slot *slot, struct vfio_xa_dma *st
 	return ret;
 }
 
-static int reserve(struct vfio_xa_dma *store, unsigned long first,
-		   unsigned long last, unsigned long word, gfp_t gfp)
+static int reserve_range(struct vfio_xa_dma *store, unsigned long first,
+			 unsigned long last, unsigned long word, gfp_t gfp)
 {
 	struct slot slot __uninitialized;
 	int ret;
@@ -599,12 +602,12 @@ static void set_account(struct vfio_xa_dma *store, bool account)
 static noinline int reserve_nofail(struct vfio_xa_dma *store, unsigned long first,
 				   unsigned long last, unsigned long word)
 {
-	int ret = reserve(store, first, last, word, GFP_OVER_LIMIT);
+	int ret = reserve_range(store, first, last, word, GFP_OVER_LIMIT);
 
 	if (likely(ret != -ENOMEM))
 		return ret;
 	set_account(store, false);
-	ret = reserve(store, first, last, word, GFP_LAST);
+	ret = reserve_range(store, first, last, word, GFP_LAST);
 	set_account(store, true);
 	return ret;
 }
@@ -635,7 +638,7 @@ int vfio_xa_dma_reserve(struct vfio_xa_dma *store, unsigned long first,
 {
 	if (unlikely(gfp & __GFP_NOFAIL))
 		return reserve_nofail(store, first, last, word);
-	return reserve(store, first, last, word, gfp);
+	return reserve_range(store, first, last, word, gfp);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_reserve, "VFIO_DMA");
 
