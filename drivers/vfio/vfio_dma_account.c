@@ -279,7 +279,6 @@ static int take_extent(struct hold_walk *walk, unsigned long pfn,
 	struct vfio_dma_owner *owner = walk->owner;
 	unsigned long done = 0, step = npages;
 	int ret = 0;
-	bool known;
 
 	while (done < npages) {
 		cond_resched();
@@ -301,15 +300,8 @@ static int take_extent(struct hold_walk *walk, unsigned long pfn,
 			step *= 2;
 			continue;
 		}
-		known = false;
-		if (ret == -ENOMEM && owner->ledger) {
-			mutex_lock(&owner->ledger->lock);
-			known = vfio_dma_ledger_reserve(owner->ledger, pfn + done);
-			mutex_unlock(&owner->ledger->lock);
-		}
-		if (!known)
+		if (ret != -ENOMEM || !vfio_dma_hold_known(owner, pfn + done))
 			break;
-		vfio_dma_give_back(owner, -1, 0);
 		done++;
 		ret = 0;
 	}

@@ -13,7 +13,6 @@
  */
 
 #include <linux/export.h>
-#include <linux/overflow.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -72,6 +71,7 @@ check_entry(struct vfio_dma_container *container,
 {
 	u32 access = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
 	u64 iova_last;
+	int ret;
 
 	lockdep_assert_held(&container->lock);
 
@@ -84,13 +84,11 @@ check_entry(struct vfio_dma_container *container,
 					  entry->size, unit);
 	}
 
-	if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP || entry->vaddr ||
-	    !entry->size)
+	if (entry->flags != VFIO_IOMMU_TYPE1V3_ENTRY_UNMAP || entry->vaddr)
 		return -EINVAL;
-	if ((entry->iova | entry->size) & mask)
-		return -EINVAL;
-	if (check_add_overflow(entry->iova, entry->size - 1, &iova_last))
-		return -EOVERFLOW;
+	ret = vfio_dma_check_range(entry->iova, entry->size, mask, &iova_last);
+	if (ret)
+		return ret;
 	unit->first = entry->iova >> PAGE_SHIFT;
 	unit->last = iova_last >> PAGE_SHIFT;
 	/* No mapping has this word. */

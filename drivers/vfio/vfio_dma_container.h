@@ -36,6 +36,7 @@
 
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/overflow.h>
 #include <linux/rculist.h>
 #include <linux/sched.h>
 #include <linux/refcount.h>
@@ -319,6 +320,17 @@ vfio_dma_alone(const struct vfio_dma_container *container)
 	const struct vfio_dma_ledger *ledger = container->owner.ledger;
 
 	return ledger ? max(READ_ONCE(ledger->alone), 0) : 0;
+}
+
+/*
+ * Check a range of IOVA that user space gives in bytes; @mask has the bits within the
+ * smallest page.  -EINVAL, -EOVERFLOW, or 0 with *@last set to the last address.
+ */
+static inline int vfio_dma_check_range(u64 iova, u64 size, u64 mask, u64 *last)
+{
+	if (!size || (iova | size) & mask)
+		return -EINVAL;
+	return check_add_overflow(iova, size - 1, last) ? -EOVERFLOW : 0;
 }
 
 /* Is an IOVA range, in bytes, with an inclusive end, within the valid ranges? */

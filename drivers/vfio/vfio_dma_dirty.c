@@ -22,7 +22,6 @@
 #include <linux/export.h>
 #include <linux/highmem.h>
 #include <linux/iova_bitmap.h>
-#include <linux/overflow.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
@@ -536,10 +535,9 @@ static int get_bitmap(struct vfio_dma_container *container,
 
 	lockdep_assert_held(&container->lock);
 
-	if (!get->size)
-		return -EINVAL;
-	if (check_add_overflow(get->iova, get->size - 1, &iova_last))
-		return -EOVERFLOW;
+	ret = vfio_dma_check_range(get->iova, get->size, 0, &iova_last);
+	if (ret)
+		return ret;
 	last = iova_last >> PAGE_SHIFT;
 
 	if (!container->dirty_tracking ||

@@ -20,7 +20,6 @@
 #include "vfio_dma_emulated.h"
 #include "vfio_dma_group.h"
 #include "vfio_dma_extpin.h"
-#include "vfio_dma_ledger.h"
 #include "vfio_type1v3_trace.h"
 
 /* How often memory may be gone again that user space has just provided */
@@ -60,19 +59,10 @@ static void unpin_value(struct vfio_dma_container *container,
  */
 static int hold_page(struct vfio_dma_owner *owner, unsigned long pfn, bool charged)
 {
-	struct vfio_dma_ledger *ledger = owner->ledger;
 	int ret = charged ? 0 : vfio_dma_charge(owner, 1);
-	bool known;
 
-	if (ret == -ENOMEM && ledger) {
-		mutex_lock(&ledger->lock);
-		known = vfio_dma_ledger_reserve(ledger, pfn);
-		mutex_unlock(&ledger->lock);
-		if (!known)
-			return ret;
-		vfio_dma_give_back(owner, -1, 0);
+	if (ret == -ENOMEM && vfio_dma_hold_known(owner, pfn))
 		return 0;
-	}
 	/* Held, and charged for others */
 	if (!ret && !vfio_dma_hold(owner, pfn, 1))
 		vfio_dma_give_back(owner, 0, 1);
@@ -422,14 +412,8 @@ void vfio_dma_unpin_pages(void *iommu_data, dma_addr_t iova, int npage)
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unpin_pages, "VFIO_DMA");
 
-/**
- * vfio_dma_register_device() - a device is opened
- * @iommu_data: the container
- * @vdev: the device; nothing is done if it cannot be told of unmaps
- *
- * Context: Process context, may sleep.  Takes and releases both mutexes.
- */
-void vfio_dma_register_device(void *iommu_data, struct vfio_device *vdev)
+/* Add a device to those that are told of unmaps, or remove it. */
+static void list_device(void *iommu_data, struct vfio_device *vdev, bool open)
 {
 	struct vfio_dma_container *container;
 
@@ -441,10 +425,25 @@ void vfio_dma_register_device(void *iommu_data, struct vfio_device *vdev)
 
 	mutex_lock(&container->devices_lock);
 	mutex_lock(&container->lock);
-	list_add(&vdev->iommu_entry, &container->devices);
+	if (open)
+		list_add(&vdev->iommu_entry, &container->devices);
+	else
+		list_del(&vdev->iommu_entry);
 	mutex_unlock(&container->lock);
 	mutex_unlock(&container->devices_lock);
 	vfio_dma_container_put(container);
+}
+
+/**
+ * vfio_dma_register_device() - a device is opened
+ * @iommu_data: the container
+ * @vdev: the device; nothing is done if it cannot be told of unmaps
+ *
+ * Context: Process context, may sleep.  Takes and releases both mutexes.
+ */
+void vfio_dma_register_device(void *iommu_data, struct vfio_device *vdev)
+{
+	list_device(iommu_data, vdev, true);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_register_device, "VFIO_DMA");
 
@@ -457,20 +456,7 @@ EXPORT_SYMBOL_NS_GPL(vfio_dma_register_device, "VFIO_DMA");
  */
 void vfio_dma_unregister_device(void *iommu_data, struct vfio_device *vdev)
 {
-	struct vfio_dma_container *container;
-
-	if (!vdev->ops->dma_unmap)
-		return;
-	container = vfio_dma_container_get(iommu_data);
-	if (!container)
-		return;
-
-	mutex_lock(&container->devices_lock);
-	mutex_lock(&container->lock);
-	list_del(&vdev->iommu_entry);
-	mutex_unlock(&container->lock);
-	mutex_unlock(&container->devices_lock);
-	vfio_dma_container_put(container);
+	list_device(iommu_data, vdev, false);
 }
 EXPORT_SYMBOL_NS_GPL(vfio_dma_unregister_device, "VFIO_DMA");
 

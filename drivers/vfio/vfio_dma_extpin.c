@@ -14,7 +14,6 @@
 #include <linux/sched/signal.h>
 
 #include "vfio_dma_extpin.h"
-#include "vfio_dma_ledger.h"
 
 /* Pages that drivers are asked for at a time, from 1 GiB to 1 GiB */
 #define RELEASE_WINDOW	VFIO_DMA_EXTENT_MAX
@@ -75,23 +74,6 @@ void vfio_dma_extpin_set(struct vfio_dma_container *container,
 	vfio_xa_dma_change(&container->extpins, index, index, from, to);
 }
 
-/* Enter a page, which is charged on its own from now on, in the ledger. */
-static unsigned long hold_nofail(struct vfio_dma_container *container,
-				 unsigned long pfn)
-{
-	struct vfio_dma_ledger *ledger = container->owner.ledger;
-	unsigned long charge = 1;
-
-	lockdep_assert_held(&container->lock);
-
-	if (ledger) {
-		mutex_lock(&ledger->lock);
-		charge = vfio_dma_ledger_enter_nofail(ledger, pfn, 1);
-		mutex_unlock(&ledger->lock);
-	}
-	return charge;
-}
-
 /**
  * vfio_dma_extpin_charge_alone() - pages are charged on their own from now on
  * @container: the container
@@ -123,8 +105,8 @@ unsigned long vfio_dma_extpin_charge_alone(struct vfio_dma_container *container,
 		n += vfio_dma_run_pages(&run);
 		/* Each page of a run is a hold of the same page frame. */
 		for (i = run.first; i <= run.last; i++)
-			*charge += hold_nofail(container,
-					       vfio_dma_extpin_pfn(run.word));
+			*charge += vfio_dma_hold_nofail(&container->owner,
+							vfio_dma_extpin_pfn(run.word));
 	}
 	if (!n)
 		return 0;

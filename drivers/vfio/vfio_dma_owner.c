@@ -245,6 +245,51 @@ unsigned long __vfio_dma_unhold(struct vfio_dma_ledger *ledger,
 }
 
 /**
+ * vfio_dma_hold_known() - hold a page for which others are charged already
+ * @owner: owner of the mappings
+ * @pfn: the page frame
+ *
+ * Context: Process context, may sleep.  Takes and releases the ledger's lock and mmap_lock.
+ * Return: true if it is held, and counted, without a charge; false if it must be charged.
+ */
+bool vfio_dma_hold_known(struct vfio_dma_owner *owner, unsigned long pfn)
+{
+	struct vfio_dma_ledger *ledger = owner->ledger;
+	bool known;
+
+	if (!ledger)
+		return false;
+	mutex_lock(&ledger->lock);
+	known = vfio_dma_ledger_reserve(ledger, pfn);
+	mutex_unlock(&ledger->lock);
+	if (known)
+		vfio_dma_give_back(owner, -1, 0);
+	return known;
+}
+
+/**
+ * vfio_dma_hold_nofail() - vfio_dma_hold() of a page, in the ledger at any rate
+ * @owner: owner of the mappings
+ * @pfn: the page frame
+ *
+ * Context: Process context, may sleep.  Caller holds the container's mutex.  Takes and
+ * releases the ledger's lock.
+ * Return: number of pages that have to be charged: 0 or 1.
+ */
+unsigned long vfio_dma_hold_nofail(struct vfio_dma_owner *owner, unsigned long pfn)
+{
+	struct vfio_dma_ledger *ledger = owner->ledger;
+	unsigned long charge;
+
+	if (!ledger)
+		return 1;
+	mutex_lock(&ledger->lock);
+	charge = vfio_dma_ledger_enter_nofail(ledger, pfn, 1);
+	mutex_unlock(&ledger->lock);
+	return charge;
+}
+
+/**
  * vfio_dma_charge_lost() - charge pages that nobody can unpin any more
  * @owner: owner of the mappings, may be another process or gone
  * @npages: number of pages

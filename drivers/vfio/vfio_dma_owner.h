@@ -50,6 +50,8 @@ unsigned long __vfio_dma_hold(struct vfio_dma_ledger *ledger, unsigned long pfn,
 			      unsigned long npages);
 unsigned long __vfio_dma_unhold(struct vfio_dma_ledger *ledger,
 				unsigned long pfn, unsigned long npages);
+bool vfio_dma_hold_known(struct vfio_dma_owner *owner, unsigned long pfn);
+unsigned long vfio_dma_hold_nofail(struct vfio_dma_owner *owner, unsigned long pfn);
 
 /**
  * vfio_dma_hold() - enter pinned pages in the owner's ledger, if it has one

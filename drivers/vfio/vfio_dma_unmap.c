@@ -13,7 +13,6 @@
  */
 
 #include <linux/export.h>
-#include <linux/overflow.h>
 #include <linux/sched/signal.h>
 
 #include <uapi/linux/vfio_type1v3.h>
@@ -383,6 +382,7 @@ static inline int check_unmap(struct vfio_dma_container *container,
 			      const struct vfio_bitmap *bitmap, u64 *last)
 {
 	u64 mask = vfio_dma_pgsize(container) - 1;
+	int ret;
 
 	lockdep_assert_held(&container->lock);
 
@@ -398,13 +398,9 @@ static inline int check_unmap(struct vfio_dma_container *container,
 		*last = U64_MAX;
 		return args->iova || args->size ? -EINVAL : 0;
 	}
-	if (!args->size || (args->iova | args->size) & mask)
-		return -EINVAL;
-	if (check_add_overflow(args->iova, args->size - 1, last))
-		return -EOVERFLOW;
-
-	if (!bitmap)
-		return 0;
+	ret = vfio_dma_check_range(args->iova, args->size, mask, last);
+	if (ret || !bitmap)
+		return ret;
 	if (!container->dirty_tracking)
 		return -EINVAL;
 	return vfio_dma_check_bitmap(container, bitmap, args->size);
