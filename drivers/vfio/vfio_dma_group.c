@@ -153,6 +153,42 @@ static int start_domain(struct vfio_dma_container *container,
 	return vfio_dma_replay(container, domain);
 }
 
+/* A domain of its own for a group, which is not attached to it yet */
+static struct vfio_dma_group_domain *make_domain(struct iommu_group *iommu_group)
+{
+	struct vfio_dma_group_domain *domain = kzalloc_obj(*domain, VFIO_DMA_GFP);
+	struct iommu_domain *iommu_domain;
+
+	if (!domain)
+		return ERR_PTR(-ENOMEM);
+	iommu_domain = vfio_dma_iommu_alloc(iommu_group);
+	if (IS_ERR_OR_NULL(iommu_domain)) {
+		kfree(domain);
+		return iommu_domain ? ERR_CAST(iommu_domain) : ERR_PTR(-ENODEV);
+	}
+	INIT_LIST_HEAD(&domain->groups);
+	vfio_dma_domain_init(&domain->dma, iommu_domain);
+	return domain;
+}
+
+static void free_domain(struct vfio_dma_group_domain *domain)
+{
+	iommu_domain_free(domain->dma.domain);
+	kfree(domain);
+}
+
+static struct vfio_dma_group *make_group(struct iommu_group *iommu_group,
+					 bool dirties_unseen)
+{
+	struct vfio_dma_group *group = kzalloc_obj(*group, VFIO_DMA_GFP);
+
+	if (!group)
+		return NULL;
+	group->iommu_group = iommu_group;
+	group->dirties_unseen = dirties_unseen;
+	return group;
+}
+
 static int attach_physical(struct vfio_dma_container *container,
 			   struct iommu_group *iommu_group)
 {
@@ -164,23 +200,14 @@ static int attach_physical(struct vfio_dma_container *container,
 
 	lockdep_assert_held(&container->lock);
 
-	group = kzalloc_obj(*group, VFIO_DMA_GFP);
-	domain = kzalloc_obj(*domain, VFIO_DMA_GFP);
-	ret = -ENOMEM;
-	if (!group || !domain)
-		goto err_free;
-
-	group->iommu_group = iommu_group;
-	group->dirties_unseen = true;
-	INIT_LIST_HEAD(&domain->groups);
-	iommu_domain = vfio_dma_iommu_alloc(iommu_group);
-	ret = -ENODEV;
-	if (!iommu_domain)
-		goto err_free;
-	ret = PTR_ERR_OR_ZERO(iommu_domain);
+	group = make_group(iommu_group, true);
+	if (!group)
+		return -ENOMEM;
+	domain = make_domain(iommu_group);
+	ret = PTR_ERR_OR_ZERO(domain);
 	if (ret)
-		goto err_free;
-	vfio_dma_domain_init(&domain->dma, iommu_domain);
+		goto err_free_group;
+	iommu_domain = domain->dma.domain;
 
 	ret = vfio_dma_iommu_attach(iommu_domain, iommu_group);
 	if (ret)
@@ -204,8 +231,7 @@ static int attach_physical(struct vfio_dma_container *container,
 	if (shared) {
 		list_add(&group->next, &shared->groups);
 		vfio_dma_ranges_set(container, &ranges);
-		iommu_domain_free(iommu_domain);
-		kfree(domain);
+		free_domain(domain);
 		return 0;
 	}
 	if (ret) {
@@ -227,9 +253,8 @@ err_ranges:
 err_detach:
 	vfio_dma_iommu_detach(iommu_domain, iommu_group);
 err_free_domain:
-	iommu_domain_free(iommu_domain);
-err_free:
-	kfree(domain);
+	free_domain(domain);
+err_free_group:
 	kfree(group);
 	return ret;
 }
@@ -245,13 +270,27 @@ static int attach_emulated(struct vfio_dma_container *container,
 	/* Drivers of emulated devices reach memory by vaddr. */
 	if (!vfio_dma_record_has_vaddr(&container->record))
 		return -EOPNOTSUPP;
-	group = kzalloc_obj(*group, VFIO_DMA_GFP);
+	group = make_group(iommu_group, false);
 	if (!group)
 		return -ENOMEM;
-
-	group->iommu_group = iommu_group;
 	list_add(&group->next, &container->emulated);
 	return 0;
+}
+
+/* Writes of a group that goes, as far as nobody else knows of them, can be anywhere. */
+static void keep_dirty(struct vfio_dma_container *container,
+		       const struct vfio_dma_group *group,
+		       const struct vfio_dma_group_domain *domain)
+{
+	lockdep_assert_held(&container->lock);
+
+	if (!group->dirties_unseen ||
+	    container->dirty_tracking == VFIO_DMA_TRACK_PINNED)
+		return;
+	/* The IOMMU has recorded them, in an IO page table that stays. */
+	if (domain->dma.tracking && !list_is_singular(&domain->groups))
+		return;
+	vfio_dma_set_dirty(container, 0, VFIO_XA_DMA_LAST_INDEX);
 }
 
 static void detach_drops_lock(struct vfio_dma_container *container,
@@ -283,14 +322,7 @@ static void detach_drops_lock(struct vfio_dma_container *container,
 	if (domain)
 		vfio_dma_iommu_detach(domain->dma.domain, iommu_group);
 
-	/*
-	 * Writes of the group's devices are known only if the IOMMU has recorded
-	 * them, in an IO page table that stays; or somebody else knows.
-	 */
-	if (group->dirties_unseen &&
-	    container->dirty_tracking != VFIO_DMA_TRACK_PINNED &&
-	    (!domain->dma.tracking || list_is_singular(&domain->groups)))
-		vfio_dma_set_dirty(container, 0, VFIO_XA_DMA_LAST_INDEX);
+	keep_dirty(container, group, domain);
 	list_del(&group->next);
 	kfree(group);
 
@@ -311,8 +343,7 @@ static void detach_drops_lock(struct vfio_dma_container *container,
 			vfio_dma_clear_domain(container, &domain->dma);
 		vfio_dma_space_del(&container->space, &domain->dma);
 		vfio_dma_record_domain_gone(&container->record);
-		iommu_domain_free(domain->dma.domain);
-		kfree(domain);
+		free_domain(domain);
 	}
 
 	/* Ranges that are narrower than they need to be do no harm. */

@@ -39,6 +39,62 @@ static void find_sw_msi(struct vfio_dma_ranges *new, struct list_head *regions)
 	}
 }
 
+/* Narrow [@start, @end] to what every domain translates, and collect reserved regions. */
+static int ask_domains(struct vfio_dma_container *container, u64 *start, u64 *end,
+		       struct list_head *regions)
+{
+	struct vfio_dma_group *group;
+	struct vfio_dma_domain *d;
+	int ret;
+
+	lockdep_assert_held(&container->lock);
+
+	list_for_each_entry(d, &container->space.domains, next) {
+		*start = max(*start, d->domain->geometry.aperture_start);
+		*end = min(*end, d->domain->geometry.aperture_end);
+		list_for_each_entry(group, &to_group_domain(d)->groups, next) {
+			ret = vfio_dma_iommu_resv_regions(group->iommu_group, regions);
+			if (ret)
+				return ret;
+		}
+	}
+	return 0;
+}
+
+/*
+ * What reserved regions, sorted by their start, leave of [@start, @end], with room in
+ * @ranges for one more than there are regions.  Returns how many ranges that is.
+ */
+static unsigned int leave_out(const struct list_head *regions, u64 start, u64 end,
+			      struct vfio_iova_range *ranges)
+{
+	struct iommu_resv_region *region;
+	unsigned int n = 0;
+	u64 last;
+
+	list_for_each_entry(region, regions, list) {
+		last = region->start + region->length - 1;
+		/* Regions the firmware needs only until an OS takes over */
+		if (region->type == IOMMU_RESV_DIRECT_RELAXABLE ||
+		    !region->length || last < start)
+			continue;
+		if (start > end || region->start > end)
+			break;
+		if (region->start > start) {
+			ranges[n].start = start;
+			ranges[n++].end = region->start - 1;
+		}
+		start = last + 1;
+		if (!start)
+			return n;
+	}
+	if (start <= end) {
+		ranges[n].start = start;
+		ranges[n++].end = end;
+	}
+	return n;
+}
+
 /**
  * vfio_dma_ranges_make() - the ranges that are valid
  * @container: the container
@@ -55,11 +111,7 @@ int vfio_dma_ranges_make(struct vfio_dma_container *container,
 			 struct iommu_group *iommu_group,
 			 struct vfio_dma_ranges *new)
 {
-	struct iommu_resv_region *region;
-	struct vfio_dma_group *group;
 	u64 start = 0, end = U64_MAX;
-	struct vfio_dma_domain *d;
-	unsigned int n = 1;
 	LIST_HEAD(regions);
 	int ret = 0;
 
@@ -72,58 +124,22 @@ int vfio_dma_ranges_make(struct vfio_dma_container *container,
 		ret = vfio_dma_iommu_resv_regions(iommu_group, &regions);
 		find_sw_msi(new, &regions);
 	}
-	list_for_each_entry(d, &container->space.domains, next) {
-		start = max(start, d->domain->geometry.aperture_start);
-		end = min(end, d->domain->geometry.aperture_end);
-		list_for_each_entry(group, &to_group_domain(d)->groups,
-				    next) {
-			if (ret)
-				goto out_free;
-			ret = vfio_dma_iommu_resv_regions(group->iommu_group,
-							  &regions);
-		}
-	}
+	ret = ret ?: ask_domains(container, &start, &end, &regions);
 	if (ret)
 		goto out_free;
 
-	list_for_each_entry(region, &regions, list)
-		n++;
-	new->ranges = kvcalloc(n, sizeof(*new->ranges), VFIO_DMA_GFP);
-	if (!new->ranges) {
-		ret = -ENOMEM;
+	new->ranges = kvcalloc(list_count_nodes(&regions) + 1, sizeof(*new->ranges),
+			       VFIO_DMA_GFP);
+	ret = -ENOMEM;
+	if (!new->ranges)
 		goto out_free;
-	}
-
-	/* The regions are sorted by their start. */
-	n = 0;
-	list_for_each_entry(region, &regions, list) {
-		u64 last = region->start + region->length - 1;
-
-		/* Regions the firmware needs only until an OS takes over */
-		if (region->type == IOMMU_RESV_DIRECT_RELAXABLE ||
-		    !region->length || last < start)
-			continue;
-		if (start > end || region->start > end)
-			break;
-		if (region->start > start) {
-			new->ranges[n].start = start;
-			new->ranges[n++].end = region->start - 1;
-		}
-		start = last + 1;
-		if (!start)
-			goto out_free;
-	}
-	if (start <= end) {
-		new->ranges[n].start = start;
-		new->ranges[n++].end = end;
-	}
-
-out_free:
-	new->nr_ranges = n;
-	if (!ret && !n)
-		ret = -EINVAL;
-	if (ret)
+	new->nr_ranges = leave_out(&regions, start, end, new->ranges);
+	ret = 0;
+	if (!new->nr_ranges) {
 		kvfree(new->ranges);
+		ret = -EINVAL;
+	}
+out_free:
 	free_regions(&regions);
 	return ret;
 }
