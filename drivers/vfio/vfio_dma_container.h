@@ -3,8 +3,8 @@
  * A container, as the files of the engine see it; see vfio_dma_container.c.
  *
  * Calls run down: the personality (vfio_iommu_type1v3.c, which parses ioctls); batch and
- * emulated; group; replay; map; unmap; dirty and vaddr; debugfs; account; extpin and
- * ranges; container; and then what knows no container: cut, the record, space, iommu,
+ * emulated; group; replay; map; unmap; dirty and vaddr; debugfs; account; flight; extpin
+ * and ranges; container; and then what knows no container: cut, the record, space, iommu,
  * domain, pin, member, owner, the ledger, and the store (vfio_xa_dma).
  *
  * Words that files share:

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * Maps that are asked for, and those in flight: what vfio_dma_map.c knows of them and what
- * all see that walk &vfio_dma_container.flights.
- */
+/* Maps, and those in flight; see vfio_dma_flight.c. */
 #ifndef _VFIO_DMA_FLIGHT_H
 #define _VFIO_DMA_FLIGHT_H
 
-#include <linux/list.h>
-#include <linux/types.h>
-
-struct vfio_dma_space;
+#include "vfio_dma_container.h"
 
 /**
  * struct vfio_dma_map - a range to be mapped
@@ -74,6 +68,16 @@ struct vfio_dma_flight {
 	unsigned long reserved;
 	bool tight;
 };
+
+bool vfio_dma_flight_too_many_granules(const struct vfio_dma_map *map);
+int vfio_dma_flight_fill_drops_lock(struct vfio_dma_container *container,
+				    struct vfio_dma_flight *flight);
+void vfio_dma_flight_undo(struct vfio_dma_container *container,
+			  struct vfio_dma_flight *flight);
+void vfio_dma_flights_unplace(struct vfio_dma_container *container);
+int vfio_dma_flight_replay(struct vfio_dma_container *container,
+			   struct vfio_dma_space *space,
+			   const struct vfio_xa_dma_run *run);
 
 static inline unsigned long vfio_dma_map_npages(const struct vfio_dma_map *map)
 {

@@ -327,7 +327,7 @@ static void detach_drops_lock(struct vfio_dma_container *container,
 	kfree(group);
 
 	if (last_domain)
-		vfio_dma_unplace_maps(container);
+		vfio_dma_flights_unplace(container);
 	/* A group is what gives the right to have anything mapped. */
 	if (last_group)
 		vfio_dma_unmap_all(container);

@@ -8,7 +8,6 @@
 
 #include <uapi/linux/vfio_type1v3.h>
 
-#include "vfio_dma_container.h"
 #include "vfio_dma_cut.h"
 #include "vfio_dma_flight.h"
 
@@ -19,10 +18,6 @@ static_assert(VFIO_DMA_MAP_FLAG_WRITE == VFIO_XA_DMA_WRITE);
 int vfio_dma_map_drops_lock(struct vfio_dma_container *container,
 			    const struct vfio_dma_map *maps, unsigned int nr,
 			    unsigned long room, struct page **pages);
-int vfio_dma_map_replay(struct vfio_dma_container *container,
-			struct vfio_dma_space *space,
-			const struct vfio_xa_dma_run *run);
-void vfio_dma_unplace_maps(struct vfio_dma_container *container);
 int vfio_dma_do_map(struct vfio_dma_container *container,
 		    const struct vfio_iommu_type1_dma_map *args);
 

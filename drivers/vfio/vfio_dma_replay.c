@@ -69,7 +69,7 @@ static int first_domain(struct vfio_dma_container *container,
 				 VFIO_XA_DMA_LAST_INDEX,
 				 VFIO_DMA_CUT_CALL_FLAGS, &run)) {
 		if (!(run.word & VFIO_XA_DMA_PENDING))
-			ret = vfio_dma_map_replay(container, &space, &run);
+			ret = vfio_dma_flight_replay(container, &space, &run);
 		if (ret && run.first)
 			vfio_dma_unplace_upto(container, &space, run.first - 1);
 		if (ret || run.last == VFIO_XA_DMA_LAST_INDEX)
@@ -94,7 +94,7 @@ out_mmput:
  *
  * Context: Process context, may sleep.  Caller holds the container's mutex.
  * Return: 0; -ESRCH if the owner is gone; -EIO if an IOMMU driver failed without an
- * errno; or an errno as vfio_dma_map_replay() or vfio_dma_cut_replay().
+ * errno; or an errno as vfio_dma_flight_replay() or vfio_dma_cut_replay().
  */
 int vfio_dma_replay(struct vfio_dma_container *container,
 		    struct vfio_dma_domain *domain)

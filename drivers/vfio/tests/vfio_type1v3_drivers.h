@@ -709,7 +709,7 @@ static void detach_in_progress(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, flight->state, VFIO_DMA_PLACING);
 		KUNIT_EXPECT_EQ(test, flight->placed, 8);
 	}
-	vfio_dma_unplace_maps(container);
+	vfio_dma_flights_unplace(container);
 	for (flight = flights; flight < flights + 2; flight++) {
 		KUNIT_EXPECT_EQ(test, flight->state, VFIO_DMA_UNPLACED);
 		KUNIT_EXPECT_EQ(test, flight->placed, 0);

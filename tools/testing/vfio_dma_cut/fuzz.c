@@ -744,7 +744,7 @@ static void do_unmap(u8 how)
 			    f.refs[i].first > last || f.refs[i].last < first);
 }
 
-/* vfio_dma_map_replay() */
+/* vfio_dma_flight_replay() */
 static int pin_run(struct vfio_dma_space *space, const struct vfio_xa_dma_run *run)
 {
 	struct ref ref = {
