@@ -143,7 +143,8 @@ static void cut_beside_gone(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, container_map(test, 0, 16, 0, RW, false), 0);
 	/* Another region takes its place: its pages are known no longer, but looked up. */
 	for (i = 0; i < ARRAY_SIZE(entries); i++) {
-		entries[i].iova = (BASE + VFIO_PT_OPEN * VFIO_PT_REGION_PAGES + 2 * i) << PAGE_SHIFT;
+		entries[i].iova = (BASE + VFIO_PT_OPEN * VFIO_PT_REGION_PAGES + 2 * i)
+				  << PAGE_SHIFT;
 		entries[i].size = PAGE_SIZE;
 		entries[i].vaddr = t->memory->vaddr;
 		entries[i].flags = VFIO_DMA_MAP_FLAG_READ;
