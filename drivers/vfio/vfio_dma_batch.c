@@ -259,6 +259,7 @@ struct vfio_dma_gone {
 	DECLARE_BITMAP(seen, 1024);
 };
 
+/* Out of line, as it is rare: that saves 8 instructions of an entry. */
 static noinline bool is_gone(const struct vfio_dma_batch *batch,
 			     const struct vfio_dma_gone *gone, unsigned int i)
 {

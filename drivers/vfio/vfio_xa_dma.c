@@ -534,7 +534,10 @@ static int insert_range(struct vfio_xa_dma *store, unsigned long first,
 	return ret;
 }
 
-/* Insert into an empty slot which covers 64 pages. */
+/*
+ * Insert into an empty slot which covers 64 pages. This and insert_near(), inline, save
+ * 20 instructions of a map where pages differ.
+ */
 static __always_inline int insert_single(struct slot *slot, unsigned long last,
 					 unsigned long word, gfp_t gfp)
 {
