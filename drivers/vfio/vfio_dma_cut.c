@@ -244,20 +244,12 @@ static int cut_border(struct vfio_dma_record *record,
 	return ret;
 }
 
-/**
- * vfio_dma_cut_is_free() - is it plain that no superpage is across either end of a range?
- * @record: what is mapped
- * @space: the domains that it is mapped in
- * @first: the first page
- * @last: the last page
- *
- * One across its end has the page before the range in it as well, unless it begins within
- * the range.  A large mapping that is unmapped page by page saves 400 instructions of each.
- *
- * Context: Process context, may sleep.  Caller holds the container's mutex.
- * Return: true if vfio_dma_cut_ends() has nothing to divide.
+/*
+ * Is it plain that no superpage is across either end of a range?  One across its end has
+ * the page before the range in it as well, unless it begins within the range.  A large
+ * mapping that is unmapped page by page saves 400 instructions of each.
  */
-bool vfio_dma_cut_is_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
+static bool ends_are_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
 			  unsigned long first, unsigned long last)
 {
 	struct vfio_dma_domain *domain;
@@ -296,7 +288,7 @@ int vfio_dma_cut_ends(struct vfio_dma_record *record, struct vfio_dma_space *spa
 	unsigned long was_first, was_last;
 	int ret = 0, err;
 
-	if (vfio_dma_cut_is_free(record, space, *first, *last))
+	if (ends_are_free(record, space, *first, *last))
 		return 0;
 	/* The grown range can end inside of another domain's superpage. */
 	do {

@@ -38,8 +38,6 @@ int vfio_dma_cut_map_parts(struct vfio_dma_space *space, unsigned long first,
 unsigned long vfio_dma_cut_find_block(struct vfio_dma_record *record,
 				      struct vfio_dma_domain *domain,
 				      unsigned long at, int prot);
-bool vfio_dma_cut_is_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
-			  unsigned long first, unsigned long last);
 int vfio_dma_cut_ends(struct vfio_dma_record *record, struct vfio_dma_space *space,
 		      unsigned long *first, unsigned long *last);
 bool vfio_dma_cut_next(struct vfio_dma_record *record,
