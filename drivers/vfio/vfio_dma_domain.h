@@ -10,6 +10,7 @@
 
 #include <linux/iommu.h>
 #include <linux/list.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
 
 #include "vfio_dma_pin.h"

@@ -185,8 +185,8 @@ static void unpin_page(struct vfio_dma_container *container,
 	lockdep_assert_held(&container->lock);
 
 	value = vfio_xa_dma_take(&container->extpins, index, more);
-	if (!value) {
-		value = vfio_xa_dma_load(&container->extpins, index);
+	if (!value || value & more) {
+		value = value ?: vfio_xa_dma_load(&container->extpins, index);
 		if (WARN_ONCE(!value,
 			      "vfio_iommu_type1v3: unpin of a page that is not pinned\n"))
 			return;

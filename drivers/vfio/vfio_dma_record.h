@@ -382,25 +382,25 @@ vfio_dma_record_replace_nofail(struct vfio_dma_record *record,
 			   GFP_KERNEL | __GFP_NOFAIL);
 }
 
+/* A page with one of these takes more than vfio_dma_record_take(). */
+#define VFIO_DMA_RECORD_STAYS \
+	(VFIO_XA_DMA_PENDING | VFIO_XA_DMA_BIG | VFIO_XA_DMA_VADDR_INVALID)
+
 /*
- * Forget a mapped page, if that is a matter of one step and needs no memory.
+ * Forget a mapped page, if that is a matter of one step and needs no memory, and unless it
+ * has one of the flags @unless.
  *
- * Returns its word.  0: nothing has changed, and the caller does what there is to do with
- * load(), prepare() and erase().  The page may not be mapped; be reserved, or without user
- * memory; be part of a superpage, unless the caller says that it is @divided from its
- * neighbours; or take memory to forget.
+ * Returns its word, with one of @unless also if it stays.  0: nothing has changed, and the
+ * caller does what there is to do with load(), prepare() and erase().
  *
  * The record may have looked the page up for it: *@pfn is its page frame then, and
  * VFIO_DMA_NO_PFN otherwise.
  */
 static inline unsigned long vfio_dma_record_take(struct vfio_dma_record *record,
-						 unsigned long index, bool divided,
+						 unsigned long index,
+						 unsigned long unless,
 						 unsigned long *pfn)
 {
-	unsigned long unless = VFIO_XA_DMA_PENDING | VFIO_XA_DMA_VADDR_INVALID;
-
-	if (!divided)
-		unless |= VFIO_XA_DMA_BIG;
 	if (unlikely(record->pt))
 		return vfio_pt_record_take(record->pt, index, unless, pfn);
 	*pfn = VFIO_DMA_NO_PFN;

@@ -94,19 +94,20 @@ static int unmap_stretch(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *r
 }
 
 /*
- * Take a page out of the record that may be part of a superpage.  Returns its word; 0 if
- * there was none, or if it is unmapped, as that took more.
+ * Take a page out of the record that takes more than one step, because it may be part of a
+ * superpage or, with a @word of 0, for another reason.  Returns its word; 0 if there was
+ * none, or if it is unmapped, as that took more.
  */
 static noinline unsigned long take_divided(struct vfio_dma_unmap *unmap,
-					   unsigned long index, unsigned long *pfn,
-					   int *ret)
+					   unsigned long index, unsigned long word,
+					   unsigned long *pfn, int *ret)
 {
 	struct vfio_dma_record *record = &unmap->container->record;
-	unsigned long first = index, last = index, word;
+	unsigned long first = index, last = index;
 	struct vfio_xa_dma_run run = {
 		.first = index,
 		.last = index,
-		.word = vfio_dma_record_load(record, index),
+		.word = word ?: vfio_dma_record_load(record, index),
 	};
 
 	lockdep_assert_held(&unmap->container->lock);
@@ -114,9 +115,9 @@ static noinline unsigned long take_divided(struct vfio_dma_unmap *unmap,
 	if (!run.word || run.word & VFIO_XA_DMA_PENDING)
 		return 0;
 	*ret = divide_ends(unmap, run.word, &first, &last);
-	/* If it has no BIG, it is not for that that it was not taken. */
-	word = *ret || !(run.word & VFIO_XA_DMA_BIG) ? 0 :
-	       vfio_dma_record_take(record, index, true, pfn);
+	word = 0;
+	if (!*ret && (run.word & VFIO_DMA_RECORD_STAYS) == VFIO_XA_DMA_BIG)
+		word = vfio_dma_record_take(record, index, 0, pfn);
 	if (!word)
 		*ret = unmap_divided(unmap, &run, first, last, *ret);
 	return word;
@@ -181,7 +182,9 @@ static noinline unsigned long unmap_few(struct vfio_dma_unmap *unmap,
 	do {
 		word = first > last ? 0 :
 		       vfio_dma_record_take(&unmap->container->record, first,
-					    false, &pfn);
+					    VFIO_DMA_RECORD_STAYS, &pfn);
+		if (word & VFIO_DMA_RECORD_STAYS)
+			word = 0;
 		next = vfio_dma_cut_unmap_flags(word);
 		if (first > start && (!word || next != flags)) {
 			unmap_taken(unmap, start, first - start, flags);
@@ -218,9 +221,9 @@ int vfio_dma_unmap_range(struct vfio_dma_unmap *unmap, unsigned long first,
 
 	/* A page is one run: 65 instructions less for an entry of a batch */
 	if (first == last) {
-		word = vfio_dma_record_take(&container->record, first, false,
-					    &pfn);
-		if (word) {
+		word = vfio_dma_record_take(&container->record, first,
+					    VFIO_DMA_RECORD_STAYS, &pfn);
+		if (word && !(word & VFIO_DMA_RECORD_STAYS)) {
 			if (unlikely(word & VFIO_XA_DMA_CONTIG))
 				vfio_dma_cut_forget_contig(&container->record,
 							   first, first);
@@ -296,10 +299,11 @@ static __always_inline int unmap_page(struct vfio_dma_unmap *unmap,
 	lockdep_assert_held(&container->lock);
 	WARN_ON_ONCE(vfio_dma_extpin_count(container, index, index));
 
-	word = vfio_dma_record_take(&container->record, index, false, &pfn);
+	word = vfio_dma_record_take(&container->record, index,
+				    VFIO_DMA_RECORD_STAYS, &pfn);
 	/* A large mapping that is unmapped page by page saves 1,000 instructions of each. */
-	if (unlikely(!word))
-		word = take_divided(unmap, index, &pfn, &ret);
+	if (unlikely(!word || word & VFIO_DMA_RECORD_STAYS))
+		word = take_divided(unmap, index, word, &pfn, &ret);
 	if (likely(word)) {
 		unmap->npages = 1;
 		if (unlikely(word & VFIO_XA_DMA_CONTIG))

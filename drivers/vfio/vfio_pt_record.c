@@ -591,7 +591,7 @@ static noinline unsigned long take_slow(struct vfio_pt_record *pt, unsigned long
 		odd = vfio_xa_dma_load(&pt->odd, index);
 	if (odd) {
 		open = open_region(pt, region, NOWAIT);
-		if (!open || !vfio_xa_dma_take(&pt->odd, index, unless))
+		if (!open || odd & unless || !vfio_xa_dma_take(&pt->odd, index, 0))
 			return 0;
 		goto out;
 	}
@@ -632,8 +632,8 @@ out:
  * @pfn: set to its page frame, or VFIO_DMA_NO_PFN if that has not been looked up
  *
  * Context: Process context, may sleep.  Caller holds the container's mutex.
- * Return: its flags; 0 if there is none, if it stays, or if that takes memory that is not
- * to be had.
+ * Return: its flags, also if it stays for @unless; 0 if there is none, it stays, or that
+ * takes memory that is not to be had.
  */
 unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index,
 				  unsigned long unless, unsigned long *pfn)
@@ -646,8 +646,9 @@ unsigned long vfio_pt_record_take(struct vfio_pt_record *pt, unsigned long index
 		     !vfio_xa_dma_empty(&pt->odd)))
 		return take_slow(pt, index, unless, pfn);
 	flags = open->word & REGION_FLAGS;
-	if (unlikely(flags & unless) ||
-	    !__test_and_clear_bit(page_of(index), open->pages))
+	if (unlikely(flags & unless))
+		return test_bit(page_of(index), open->pages) ? flags : 0;
+	if (!__test_and_clear_bit(page_of(index), open->pages))
 		return 0;
 	region_count_down(open, 1);
 	count_taken(pt);

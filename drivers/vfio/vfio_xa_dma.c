@@ -852,8 +852,10 @@ static noinline unsigned long array_take(struct vfio_xa_dma *store,
 	unsigned int i = vfio_xa_array_find(a, array_nr(a), index);
 	unsigned long offset = run_index(index) - run_first(&a[i]), word = a[i].word;
 
-	if (offset >= run_count(&a[i]) || word & unless)
+	if (offset >= run_count(&a[i]))
 		return 0;
+	if (word & unless)
+		return word;
 	if (run_count(&a[i]) == 1) {
 		/* Where erase_array() would look whether it should be smaller */
 		if (array_nr(a) == 1 || is_power_of_2(array_nr(a) - 1))
@@ -884,7 +886,8 @@ static noinline unsigned long array_take(struct vfio_xa_dma *store,
  * most pages. Elsewhere those three are needed.
  *
  * Context: Caller holds the lock of the store.
- * Return: the word that the page had; 0 if nothing has changed.
+ * Return: the word that the page had, or with one of @unless still has; 0 if nothing has
+ * changed.
  */
 unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 			       unsigned long unless)
@@ -906,7 +909,7 @@ unsigned long vfio_xa_dma_take(struct vfio_xa_dma *store, unsigned long index,
 		word = single_word(entry);
 	}
 	if (word & unless)
-		return 0;
+		return word;
 	node_store(slot.node, node_offset(slot.node, index), NULL);
 	store->nr_pages--;
 	return word;

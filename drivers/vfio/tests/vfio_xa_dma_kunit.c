@@ -190,7 +190,8 @@ static void test_take(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, vfio_xa_dma_insert(store, 30, 30, WORD(2), GFP_KERNEL_ACCOUNT), 0);
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 9, 0), 0);
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 20, 0), 0);
-	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 19, VFIO_XA_DMA_READ), 0);
+	/* It says so if it is for its flags that a page stays. */
+	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 19, VFIO_XA_DMA_READ), WORD(1));
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 19, 0), WORD(1));
 	KUNIT_EXPECT_EQ(test, vfio_xa_dma_take(store, 10, 0), WORD(1));
 	expect_run(test, 11, 18, WORD(1));
@@ -308,7 +309,8 @@ static void test_single(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(store, page), WORD(i));
 		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(store, page ^ 1), 0);
 		KUNIT_ASSERT_EQ(test, vfio_xa_dma_take(store, page ^ 1, 0), 0);
-		KUNIT_ASSERT_EQ(test, vfio_xa_dma_take(store, page, VFIO_XA_DMA_READ), 0);
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_take(store, page, VFIO_XA_DMA_READ), WORD(i));
+		KUNIT_ASSERT_EQ(test, vfio_xa_dma_load(store, page), WORD(i));
 	}
 	for (i = 2048; i < 2048 + ARRAY_SIZE(words); i++) {
 		page = i * 64 + i % 64;

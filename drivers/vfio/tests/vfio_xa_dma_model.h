@@ -531,9 +531,9 @@ static int model_do_take(struct model *m, unsigned long index, unsigned long unl
 	got = vfio_xa_dma_take(&m->store, index, unless);
 	model_forbid(false);
 	if (!model_expect(!model_forbidden()) ||
-	    !model_expect(!got || (got == word && !(word & unless))))
+	    !model_expect(!got || got == word))
 		return -EINVAL;
-	if (got)
+	if (got && !(word & unless))
 		model_erase(m, index, index);
 	return 0;
 }

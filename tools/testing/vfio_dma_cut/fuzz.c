@@ -661,9 +661,8 @@ static int unmap_range(unsigned long first, unsigned long last)
 	int ret = 0;
 
 	if (first == last) {
-		word = vfio_xa_dma_take(&f.record.xa, first, VFIO_XA_DMA_PENDING |
-					VFIO_XA_DMA_BIG | VFIO_XA_DMA_VADDR_INVALID);
-		if (word) {
+		word = vfio_xa_dma_take(&f.record.xa, first, VFIO_DMA_RECORD_STAYS);
+		if (word && !(word & VFIO_DMA_RECORD_STAYS)) {
 			if (has_domain())
 				vfio_dma_space_unmap(&f.space, (dma_addr_t)first << PAGE_SHIFT,
 						     1, vfio_dma_cut_unmap_flags(word));
