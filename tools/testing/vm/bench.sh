@@ -134,8 +134,10 @@ if [ -n "$document" ]; then
 		!NF { here = 0 }
 		here { sub(/ \[1\]/, "    "); print }' >"$out/demo.txt"
 	[ -s "$out/demo.txt" ] || die "the demonstration has no table"
+	# before the first of its files is written
+	commit=$(git -c safe.directory="$TOP" -C "$TOP" describe --always --dirty --abbrev=12)
 	{
-		echo "# commit $(git -c safe.directory="$TOP" -C "$TOP" describe --always --dirty --abbrev=12)," \
+		echo "# commit $commit," \
 			"Linux $(cat "$CACHE/lean/release"), $(use_qemu; qemu-system-x86_64 --version | sed -n '1s/ emulator version / /; 1s/ (.*//p')"
 		cat "$csv" "$out/store.csv"
 	} >"$DOCUMENTS/bench.csv"
