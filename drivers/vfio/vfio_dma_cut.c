@@ -246,8 +246,9 @@ static int cut_border(struct vfio_dma_record *record,
 
 /*
  * Is it plain that no superpage is across either end of a range?  One across its end has
- * the page before the range in it as well, unless it begins within the range.  A large
- * mapping that is unmapped page by page saves 400 instructions of each.
+ * the page before the range in it as well, unless it begins within the range.  That page
+ * may look mapped and have gone, but not the other way round.  A large mapping that is
+ * unmapped page by page saves 400 instructions of each.
  */
 static bool ends_are_free(struct vfio_dma_record *record, struct vfio_dma_space *space,
 			  unsigned long first, unsigned long last)
@@ -255,9 +256,6 @@ static bool ends_are_free(struct vfio_dma_record *record, struct vfio_dma_space 
 	struct vfio_dma_domain *domain;
 	unsigned long npages;
 
-	/* A record that asks an IOMMU may be told of neighbours that have gone. */
-	if (unlikely(!vfio_dma_record_has_vaddr(record)))
-		vfio_dma_space_flush(space);
 	if (first && vfio_dma_record_load(record, first - 1) & VFIO_XA_DMA_BIG)
 		return false;
 	list_for_each_entry(domain, &space->domains, next) {
@@ -290,6 +288,9 @@ int vfio_dma_cut_ends(struct vfio_dma_record *record, struct vfio_dma_space *spa
 
 	if (ends_are_free(record, space, *first, *last))
 		return 0;
+	/* A record that asks an IOMMU may be told of neighbours that have gone. */
+	if (unlikely(!vfio_dma_record_has_vaddr(record)))
+		vfio_dma_space_flush(space);
 	/* The grown range can end inside of another domain's superpage. */
 	do {
 		was_first = *first;

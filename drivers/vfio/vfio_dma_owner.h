@@ -21,7 +21,8 @@ struct vfio_dma_ledger;
  *	writing, or the container's mutex when the address space is gone; read without
  * @ledger: where pages are entered that other containers may hold as well; %NULL for
  *	the only container of @mm, whose pages are charged for each hold.  Lock: set under
- *	the container's mutex and @mm's mmap_lock for writing, stays as long as @mm does
+ *	the container's mutex, and @mm's mmap_lock for writing once pages are held or a
+ *	call pins; stays as long as @mm does
  *
  * The account of a container: charged for, before they are pinned, are pages that it is about
  * to hold.  It outlives the process, whose memory stays mapped until it is unmapped.

@@ -628,7 +628,8 @@ out:
  * vfio_pt_record_take() - take a mapped page out
  * @pt: the record
  * @index: IOVA page
- * @unless: VFIO_XA_DMA_* flags, PENDING among them; a page that has one of them stays
+ * @unless: VFIO_XA_DMA_* flags; a page that has one of them stays.  PENDING among them,
+ *	unless the caller knows that the page has been mapped
  * @pfn: set to its page frame, or VFIO_DMA_NO_PFN if that has not been looked up
  *
  * Context: Process context, may sleep.  Caller holds the container's mutex.
