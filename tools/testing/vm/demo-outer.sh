@@ -23,8 +23,6 @@ ioctls=$tracing/events/syscalls/sys_enter_ioctl
 map_cmd=$((0x3b71)) unmap_cmd=$((0x3b72))	# VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA
 counter="hist:keys=cmd if cmd == $map_cmd || cmd == $unmap_cmd"
 caches='^(kmalloc|radix_tree_node|vfio)'
-# no backend's metadata is in objects of these, which others take and free meanwhile
-too_large='^kmalloc-[^ ]*[48]k '
 
 result() { echo "result $backend $1 $2"; }
 
@@ -54,7 +52,7 @@ sample() {
 	mapfile -t slabs <&"$info"
 	for fd in "$info" "${shrink[@]}"; do exec {fd}>&-; done
 	for line in "${slabs[@]}"; do
-		[[ $line =~ $caches && ! $line =~ $too_large ]] || continue
+		[[ $line =~ $caches ]] || continue
 		# name, objects in use, objects, their size, objects and pages per slab
 		read -ra field <<<"$line"
 		bytes=$((bytes + field[1] * field[5] * 4096 / field[4]))

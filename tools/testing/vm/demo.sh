@@ -137,8 +137,8 @@ judged 'checksum of what the guest read' read_ok
 judged 'the disk after the guest wrote' write_ok
 cat <<END
 
-[1] what the kernel's slab memory (kmalloc-* up to 2 KiB, radix_tree_node: objects in
-    use, with the allocator's rounding) shrinks by from a disk that holds a read of
+[1] what the kernel's slab memory (kmalloc-*, radix_tree_node: objects in use,
+    with the allocator's rounding) shrinks by from a disk that holds a read of
     $held_pages pages to the idle disk, QEMU stopped at both; the IO page table is
     not in it.
 
