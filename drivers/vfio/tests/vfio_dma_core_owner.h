@@ -29,7 +29,7 @@ static void charge(struct kunit *test)
 	struct vfio_dma_owner owner = {};
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
 
-	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	mock_attach_mm(test);
 	KUNIT_ASSERT_EQ(test, locked(), 0);
 	KUNIT_ASSERT_GT(test, limit, 8);
 	vfio_dma_owner_clear(&owner);
@@ -77,7 +77,7 @@ static void owner_gone(struct kunit *test)
 	struct mm_struct *mm = mm_alloc();
 
 	KUNIT_ASSERT_NOT_NULL(test, mm);
-	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	mock_attach_mm(test);
 	vfio_dma_owner_set(&owner);
 	mmdrop(owner.mm);
 	mmgrab(mm);
@@ -97,7 +97,7 @@ static void uncharge_keeps_users(struct kunit *test)
 	struct mm_struct *mm = mm_alloc();
 
 	KUNIT_ASSERT_NOT_NULL(test, mm);
-	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	mock_attach_mm(test);
 	vfio_dma_owner_set(&owner);
 	mmdrop(owner.mm);
 	mmgrab(mm);

@@ -25,6 +25,7 @@
 #include <linux/fs.h>
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
+#include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
@@ -681,6 +682,27 @@ static unsigned long mock_memory_pfn(const struct mock_memory *memory,
 	return page_to_pfn(memory->pages[i]);
 }
 
+/*
+ * Give the test's thread an address space, once.  Not kunit_attach_mm(): nobody
+ * drops the reference that kthread_use_mm() takes there, and what each test then
+ * leaves, an mm_struct and a page table, lies in another 4 MiB block each time,
+ * until no test finds one that is free.
+ */
+static void mock_attach_mm(struct kunit *test)
+{
+	struct mm_struct *mm;
+
+	if (current->mm)
+		return;
+	mm = mm_alloc();
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	mm->task_size = TASK_SIZE;
+	arch_pick_mmap_layout(mm, &current->signal->rlim[RLIMIT_STACK]);
+	kthread_use_mm(mm);
+	/* What mm_alloc() gave goes when the thread exits. */
+	mmdrop(mm);
+}
+
 /* Map a file in the test's own address space; @at an address, or anywhere. */
 static unsigned long mock_map_file_at(struct kunit *test, const char *name,
 				      const struct file_operations *fops,
@@ -691,6 +713,7 @@ static unsigned long mock_map_file_at(struct kunit *test, const char *name,
 	unsigned long vaddr;
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	mock_attach_mm(test);
 	vaddr = kunit_vm_mmap(test, file, at, npages << PAGE_SHIFT, prot,
 			      MAP_SHARED | (at ? MAP_FIXED : 0), 0);
 	fput(file);

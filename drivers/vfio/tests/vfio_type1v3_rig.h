@@ -330,6 +330,7 @@ static int container_init(struct kunit *test, unsigned long type)
 	KUNIT_ASSERT_EQ(test, kunit_add_action(test, container_restore_policy, t), 0);
 	vfio_type1v3_policy = (struct vfio_dma_policy){};
 	mock_groups(test);
+	mock_attach_mm(test);
 	vaddr = kunit_vm_mmap(test, NULL, 0, ARG_SIZE, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, 0);
 	KUNIT_ASSERT_NE(test, vaddr, 0);
