@@ -168,14 +168,8 @@ static inline bool vfio_dma_cut_next_stretch(struct vfio_dma_record *record,
 					     unsigned long last,
 					     struct vfio_xa_dma_run *stretch)
 {
-	if (first != last)
-		return vfio_dma_cut_next(record, space, first, last,
-					 VFIO_DMA_CUT_STRETCH_FLAGS, stretch);
-
-	stretch->first = first;
-	stretch->last = last;
-	stretch->word = vfio_dma_record_load(record, first);
-	return stretch->word;
+	return vfio_dma_cut_next(record, space, first, last,
+				 VFIO_DMA_CUT_STRETCH_FLAGS, stretch);
 }
 
 #endif /* _VFIO_DMA_CUT_H */

@@ -63,8 +63,6 @@ static inline bool may_charge(struct vfio_dma_container *container,
 		return true;
 	if (!is_valid_range(container, map->first, map->last))
 		return false;
-	if (map->first == map->last)
-		return !vfio_dma_record_load(&container->record, map->first);
 	return !vfio_dma_record_next(&container->record, map->first, map->last,
 				     &run);
 }
@@ -122,9 +120,8 @@ err_unpin:
  * Enter pages that have been mapped in the ledger.  Returns how many are charged for
  * others already.
  */
-static noinline unsigned long hold_pages(struct vfio_dma_ledger *ledger,
-					 struct page **pages,
-					 unsigned long npages)
+static unsigned long hold_pages(struct vfio_dma_ledger *ledger,
+				struct page **pages, unsigned long npages)
 {
 	unsigned long known = npages, done;
 	struct vfio_dma_extent extent;
@@ -146,7 +143,7 @@ static noinline unsigned long hold_pages(struct vfio_dma_ledger *ledger,
  * Ends at the first range that cannot be mapped so, and returns how many entries are
  * before it.  Ranges from there on are untouched.
  */
-static __always_inline unsigned int
+static unsigned int
 map_now_drops_lock(struct vfio_dma_container *container,
 		   const struct vfio_dma_map *maps, unsigned int nr,
 		   unsigned long room, struct page **pages)
@@ -379,10 +376,9 @@ int vfio_dma_map_drops_lock(struct vfio_dma_container *container,
 	return ret ?: maps->nr_entries;
 }
 
-/* Map a range of a single call.  Out of line, as one page needs no array. */
-static noinline int map_range_drops_lock(struct vfio_dma_container *container,
-					 const struct vfio_dma_map *map,
-					 unsigned long room)
+/* Map a range of a single call */
+static int map_range_drops_lock(struct vfio_dma_container *container,
+				const struct vfio_dma_map *map, unsigned long room)
 {
 	struct page *pages[VFIO_DMA_PIN_INLINE] __uninitialized;
 	int ret;

@@ -368,8 +368,7 @@ static void leave_ledger(struct vfio_dma_space *space, unsigned long pfn,
 	mutex_unlock(&ledger->lock);
 }
 
-/* Out of line: most processes have one container, and no ledger. */
-static noinline void leave_ledger_all(struct vfio_dma_space *space)
+static void leave_ledger_all(struct vfio_dma_space *space)
 {
 	unsigned int i;
 
@@ -379,7 +378,7 @@ static noinline void leave_ledger_all(struct vfio_dma_space *space)
 }
 
 /* Unpin many extents; those of one page that are alike with few calls */
-static noinline void unpin_all(struct vfio_dma_space *space)
+static void unpin_all(struct vfio_dma_space *space)
 {
 	struct page *pages[VFIO_DMA_UNPIN_PAGES] __uninitialized;
 	unsigned long single = 0, npages, pfn;

@@ -98,9 +98,8 @@ static int unmap_stretch(struct vfio_dma_unmap *unmap, struct vfio_xa_dma_run *r
  * superpage or, with a @word of 0, for another reason.  Returns its word; 0 if there was
  * none, or if it is unmapped, as that took more.
  */
-static noinline unsigned long take_divided(struct vfio_dma_unmap *unmap,
-					   unsigned long index, unsigned long word,
-					   unsigned long *pfn, int *ret)
+static unsigned long take_divided(struct vfio_dma_unmap *unmap, unsigned long index,
+				  unsigned long word, unsigned long *pfn, int *ret)
 {
 	struct vfio_dma_record *record = &unmap->container->record;
 	unsigned long first = index, last = index;
@@ -169,7 +168,9 @@ static inline void unmap_taken(struct vfio_dma_unmap *unmap,
 
 /*
  * Unmap the first of a few pages, one by one in the record but not in the IO page
- * tables, and return the first that is not mapped or takes more than that.
+ * tables, and return the first that is not mapped or takes more than that.  It saves 25
+ * instructions of an unmap of some pages, and 70 to 140 where the IO page table is the
+ * record.
  */
 static noinline unsigned long unmap_few(struct vfio_dma_unmap *unmap,
 					unsigned long first, unsigned long last)

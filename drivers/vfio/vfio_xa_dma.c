@@ -602,8 +602,8 @@ static void set_account(struct vfio_xa_dma *store, bool account)
 		store->xa.xa_flags &= ~XA_FLAGS_ACCOUNT;
 }
 
-static noinline int reserve_nofail(struct vfio_xa_dma *store, unsigned long first,
-				   unsigned long last, unsigned long word)
+static int reserve_nofail(struct vfio_xa_dma *store, unsigned long first,
+			  unsigned long last, unsigned long word)
 {
 	int ret = reserve_range(store, first, last, word, GFP_OVER_LIMIT);
 
@@ -844,7 +844,10 @@ void vfio_xa_dma_erase(struct vfio_xa_dma *store, unsigned long first,
 }
 EXPORT_SYMBOL_NS_GPL(vfio_xa_dma_erase, "VFIO_DMA");
 
-/* vfio_xa_dma_take() in an array */
+/*
+ * vfio_xa_dma_take() in an array.  Out of line: inline it would cost an unmap of any other
+ * page 15 instructions.
+ */
 static noinline unsigned long array_take(struct vfio_xa_dma *store,
 					 struct vfio_xa_dma_elem *a,
 					 unsigned long index, unsigned long unless)
