@@ -78,7 +78,7 @@ static int pin_vaddr(struct vfio_dma_container *container, unsigned long index,
 		     unsigned long word, unsigned long *value)
 {
 	unsigned long vaddr = vfio_xa_dma_vaddr(word, index), pfn;
-	unsigned long reserved = VFIO_DMA_NOT_RESERVED;
+	unsigned long held = VFIO_DMA_NOT_HELD;
 	bool has_domain = vfio_dma_has_domain(container);
 	struct vfio_dma_owner *owner = &container->owner;
 	long charged = !has_domain;
@@ -91,8 +91,8 @@ static int pin_vaddr(struct vfio_dma_container *container, unsigned long index,
 		ret = vfio_dma_charge(owner, 1);
 	if (ret == -ENOMEM && owner->ledger) {
 		charged = 0;
-		ret = vfio_dma_pin_reserve(owner, vaddr, word & VFIO_XA_DMA_WRITE,
-					   false, &reserved);
+		ret = vfio_dma_pin_hold(owner, vaddr, word & VFIO_XA_DMA_WRITE,
+					false, &held);
 	}
 	if (ret)
 		return ret;
@@ -100,7 +100,7 @@ static int pin_vaddr(struct vfio_dma_container *container, unsigned long index,
 				  &page)) {
 		vfio_dma_uncharge(owner, charged);
 		ret = -EAGAIN;
-		goto out_unreserve;
+		goto out_drop;
 	}
 
 	pfn = page_to_pfn(page);
@@ -112,11 +112,11 @@ static int pin_vaddr(struct vfio_dma_container *container, unsigned long index,
 	    vfio_dma_domain_maps_pfn(vfio_dma_space_first(&container->space),
 				     vfio_dma_iova(index), pfn))
 		return 0;
-	if (reserved == pfn) {
-		/* A reserved page is held already, and charged for others. */
-		reserved = VFIO_DMA_NOT_RESERVED;
+	if (held == pfn) {
+		/* A held page is entered already, and charged for others. */
+		held = VFIO_DMA_NOT_HELD;
 		vfio_dma_give_back(owner, -1, 0);
-	} else if (reserved != VFIO_DMA_NOT_RESERVED) {
+	} else if (held != VFIO_DMA_NOT_HELD) {
 		ret = -EAGAIN;
 	} else {
 		ret = hold_page(owner, pfn, charged);
@@ -125,8 +125,8 @@ static int pin_vaddr(struct vfio_dma_container *container, unsigned long index,
 		vfio_dma_unpin(pfn, 1, false);
 	else
 		*value |= VFIO_DMA_EXTPIN_CHARGED;
-out_unreserve:
-	vfio_dma_pin_unreserve(owner, reserved);
+out_drop:
+	vfio_dma_pin_drop(owner, held);
 	return ret;
 }
 

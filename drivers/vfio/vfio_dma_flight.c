@@ -73,7 +73,7 @@ static int check_extent(struct vfio_dma_container *container,
 				     first + extent->npages - 1) ? -EINVAL : 0;
 }
 
-/* Enter what was placed in the ledger, where the page of @flight->reserved is already. */
+/* Enter what was placed in the ledger, where the page of @flight->held is already. */
 static void hold_extent(struct vfio_dma_container *container,
 			struct vfio_dma_flight *flight,
 			const struct vfio_dma_extent *extent)
@@ -82,8 +82,8 @@ static void hold_extent(struct vfio_dma_container *container,
 
 	lockdep_assert_held(&container->lock);
 
-	if (unlikely(extent->pfn == flight->reserved && extent->npages == 1))
-		flight->reserved = VFIO_DMA_NOT_RESERVED;
+	if (unlikely(extent->pfn == flight->held && extent->npages == 1))
+		flight->held = VFIO_DMA_NOT_HELD;
 	else
 		charge = vfio_dma_hold(&container->owner, extent->pfn,
 				       extent->npages);
@@ -158,7 +158,7 @@ static int place_extents(struct vfio_dma_container *container,
 	return 0;
 }
 
-/* Charge for what a pin has and is not charged.  A page that is reserved needs none. */
+/* Charge for what a pin has and is not charged.  A page that is held needs none. */
 static int charge_pinned(struct vfio_dma_container *container,
 			 struct vfio_dma_flight *flight,
 			 const struct vfio_dma_pin *pin)
@@ -168,7 +168,7 @@ static int charge_pinned(struct vfio_dma_container *container,
 
 	lockdep_assert_held(&container->lock);
 
-	if (flight->reserved != VFIO_DMA_NOT_RESERVED)
+	if (flight->held != VFIO_DMA_NOT_HELD)
 		missing--;
 	if (missing <= 0)
 		return 0;
@@ -229,7 +229,7 @@ static int place_step(struct vfio_dma_container *container,
  * Charge the next step of a map for which there is not enough to charge all at once,
  * and set @pin->max to its pages.  A step ends where a superpage may, and is made smaller
  * until there is enough for it.  The last resort is one page, and if there is not enough
- * for that, one that the ledger knows: that is reserved.
+ * for that, one that the ledger knows: that is held.
  *
  * Returns 0 with @pin->max of 0 if pages have to be placed first: then they are in the
  * ledger, and are charged for no longer if others hold them.  Called without the mutex, but
@@ -238,7 +238,7 @@ static int place_step(struct vfio_dma_container *container,
 static int charge_step(struct vfio_dma_container *container,
 		       const struct vfio_dma_flight *flight,
 		       struct vfio_dma_pin *pin, unsigned int max, long *credit,
-		       unsigned long *reserved)
+		       unsigned long *held)
 {
 	bool write = flight->map->word & VFIO_XA_DMA_WRITE;
 	unsigned long npages = vfio_dma_map_npages(flight->map);
@@ -267,19 +267,19 @@ static int charge_step(struct vfio_dma_container *container,
 			break;
 	}
 
-	ret = vfio_dma_pin_reserve(owner, pin->vaddr, write, true, reserved);
+	ret = vfio_dma_pin_hold(owner, pin->vaddr, write, true, held);
 	/* Device memory is not charged; what else is there, the pin finds out. */
 	return ret == -EFAULT ? 0 : ret;
 }
 
 /*
- * Has the step pinned the page that is reserved for it, or none, as it found device memory?
+ * Has the step pinned the page that is held for it, or none, as it found device memory?
  * Any other page has come to the address meanwhile and is not charged: it is unpinned, and
  * the pin steps back.
  */
-static bool is_reserved(struct vfio_dma_pin *pin, unsigned long reserved)
+static bool is_held(struct vfio_dma_pin *pin, unsigned long held)
 {
-	if (!pin->size || page_to_pfn(pin->pages[0]) == reserved)
+	if (!pin->size || page_to_pfn(pin->pages[0]) == held)
 		return true;
 	unpin_user_pages(pin->pages, pin->size);
 	pin->vaddr -= (unsigned long)pin->size << PAGE_SHIFT;
@@ -295,27 +295,27 @@ static bool is_reserved(struct vfio_dma_pin *pin, unsigned long reserved)
 static int charge_and_pin_step(struct vfio_dma_container *container,
 			       const struct vfio_dma_flight *flight,
 			       struct vfio_dma_pin *pin, long *credit,
-			       unsigned long *reserved)
+			       unsigned long *held)
 {
 	unsigned int max = pin->max, retries = RESERVE_RETRIES;
 	long was = *credit;
 	int ret;
 
 	do {
-		ret = charge_step(container, flight, pin, max, credit, reserved);
+		ret = charge_step(container, flight, pin, max, credit, held);
 		if (ret || !pin->max)
 			break;
 		ret = vfio_dma_pin_step(pin);
 		if (ret || *credit > was || *credit > 0 ||
-		    is_reserved(pin, *reserved))
+		    is_held(pin, *held))
 			break;
-		vfio_dma_pin_unreserve(&container->owner, *reserved);
-		*reserved = VFIO_DMA_NOT_RESERVED;
+		vfio_dma_pin_drop(&container->owner, *held);
+		*held = VFIO_DMA_NOT_HELD;
 		ret = fatal_signal_pending(current) ? -EINTR : -ENOMEM;
 	} while (ret == -ENOMEM && retries--);
 
-	/* A reserved page is not held back for a longer extent. */
-	if (!pin->max || *reserved != VFIO_DMA_NOT_RESERVED)
+	/* Nothing is put off for a longer extent while a page is held. */
+	if (!pin->max || *held != VFIO_DMA_NOT_HELD)
 		pin->flush_tail = true;
 	pin->max = max;
 	return ret;
@@ -330,7 +330,7 @@ static int pin_and_place_drops_lock(struct vfio_dma_container *container,
 {
 	unsigned long npages = vfio_dma_map_npages(flight->map);
 	bool drop = flight->state != VFIO_DMA_REPLAYING;
-	unsigned long reserved;
+	unsigned long held;
 	struct vfio_dma_pin pin;
 	long before, credit;
 	int ret;
@@ -344,23 +344,22 @@ static int pin_and_place_drops_lock(struct vfio_dma_container *container,
 			   npages, flight->map->word & VFIO_XA_DMA_WRITE);
 	do {
 		credit = before;
-		reserved = VFIO_DMA_NOT_RESERVED;
+		held = VFIO_DMA_NOT_HELD;
 		if (fatal_signal_pending(current))
 			ret = -EINTR;
 		else if (unlikely(flight->tight))
 			ret = charge_and_pin_step(container, flight, &pin,
-						  &credit, &reserved);
+						  &credit, &held);
 		else
 			ret = vfio_dma_pin_step(&pin);
 		if (drop)
 			mutex_lock(&container->lock);
 		flight->credit += credit - before;
-		flight->reserved = reserved;
+		flight->held = held;
 		if (flight->state != VFIO_DMA_UNPLACED && !ret)
 			ret = place_step(container, flight, &pin);
-		if (unlikely(flight->reserved != VFIO_DMA_NOT_RESERVED))
-			vfio_dma_pin_unreserve(&container->owner,
-					       flight->reserved);
+		if (unlikely(flight->held != VFIO_DMA_NOT_HELD))
+			vfio_dma_pin_drop(&container->owner, flight->held);
 		if (ret || flight->state == VFIO_DMA_UNPLACED ||
 		    flight->placed == npages)
 			break;

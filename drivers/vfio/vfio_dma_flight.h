@@ -51,8 +51,8 @@ enum vfio_dma_flight_state {
  * @placed: pages from the first one on that are pinned and in the IO page tables
  * @known: those of the last step that other holds are charged for
  * @credit: pages charged for it and not placed yet; below 0 if it has placed more
- * @reserved: page frame that the ledger holds for the step that is placed, or
- *	VFIO_DMA_NOT_RESERVED
+ * @held: page frame that the ledger holds for the step that is placed, or
+ *	VFIO_DMA_NOT_HELD
  * @tight: each step is charged on its own, as there is not enough for all at once
  *
  * Protected by the container's mutex.
@@ -65,7 +65,7 @@ struct vfio_dma_flight {
 	unsigned long placed;
 	unsigned long known;
 	long credit;
-	unsigned long reserved;
+	unsigned long held;
 	bool tight;
 };
 

@@ -252,14 +252,14 @@ unsigned long vfio_dma_ledger_leave(struct vfio_dma_ledger *ledger,
 EXPORT_SYMBOL_IF_KUNIT(vfio_dma_ledger_leave);
 
 /**
- * vfio_dma_ledger_reserve() - hold a page once more if that costs no charge
+ * vfio_dma_ledger_hold() - hold a page once more if that costs no charge
  * @ledger: the ledger
  * @pfn: the page frame
  *
  * Context: Process context, may sleep.  Caller holds the ledger's lock.
  * Return: true if it is held; false if it would have to be charged, or without memory.
  */
-bool vfio_dma_ledger_reserve(struct vfio_dma_ledger *ledger, unsigned long pfn)
+bool vfio_dma_ledger_hold(struct vfio_dma_ledger *ledger, unsigned long pfn)
 {
 	struct vfio_xa_dma_run run = {
 		.first = pfn,
@@ -275,7 +275,7 @@ bool vfio_dma_ledger_reserve(struct vfio_dma_ledger *ledger, unsigned long pfn)
 	enter_run(ledger, &run);
 	return true;
 }
-EXPORT_SYMBOL_IF_KUNIT(vfio_dma_ledger_reserve);
+EXPORT_SYMBOL_IF_KUNIT(vfio_dma_ledger_hold);
 
 /**
  * vfio_dma_ledger_settle() - wait until what other containers hold has been entered

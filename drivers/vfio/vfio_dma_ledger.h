@@ -47,7 +47,7 @@ unsigned long vfio_dma_ledger_enter_nofail(struct vfio_dma_ledger *ledger,
 					   unsigned long npages);
 unsigned long vfio_dma_ledger_leave(struct vfio_dma_ledger *ledger,
 				    unsigned long pfn, unsigned long npages);
-bool vfio_dma_ledger_reserve(struct vfio_dma_ledger *ledger, unsigned long pfn);
+bool vfio_dma_ledger_hold(struct vfio_dma_ledger *ledger, unsigned long pfn);
 
 int vfio_dma_ledger_settle(struct vfio_dma_ledger *ledger);
 

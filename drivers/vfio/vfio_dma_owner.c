@@ -260,7 +260,7 @@ bool vfio_dma_hold_known(struct vfio_dma_owner *owner, unsigned long pfn)
 	if (!ledger)
 		return false;
 	mutex_lock(&ledger->lock);
-	known = vfio_dma_ledger_reserve(ledger, pfn);
+	known = vfio_dma_ledger_hold(ledger, pfn);
 	mutex_unlock(&ledger->lock);
 	if (known)
 		vfio_dma_give_back(owner, -1, 0);

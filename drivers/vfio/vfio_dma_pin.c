@@ -440,7 +440,7 @@ int vfio_dma_pin_wait(struct mm_struct *mm, unsigned long vaddr, bool write)
 }
 
 /**
- * vfio_dma_pin_reserve() - see to it that what is at an address needs no charge
+ * vfio_dma_pin_hold() - see to it that what is at an address needs no charge
  * @owner: the owner; if it is not the calling process, the caller keeps its mm_users from
  *	dropping to zero
  * @vaddr: page aligned address
@@ -449,7 +449,7 @@ int vfio_dma_pin_wait(struct mm_struct *mm, unsigned long vaddr, bool write)
  * @pfn: set to the page frame
  *
  * For pages that are about to be pinned at the limit.  A page that the ledger knows is
- * held once more until vfio_dma_pin_unreserve(), so that to enter it needs no charge
+ * held once more until vfio_dma_pin_drop(), so that to enter it needs no charge
  * meanwhile, whoever else lets go of it.  The address can get another page at any time:
  * the caller compares what it has pinned.
  *
@@ -458,8 +458,8 @@ int vfio_dma_pin_wait(struct mm_struct *mm, unsigned long vaddr, bool write)
  * Return: 0; -ENOMEM if it must be charged; -EAGAIN if it is not there without @wait;
  * -EFAULT or what else get_user_pages() returns if it is not there at all.
  */
-int vfio_dma_pin_reserve(struct vfio_dma_owner *owner, unsigned long vaddr,
-			 bool write, bool wait, unsigned long *pfn)
+int vfio_dma_pin_hold(struct vfio_dma_owner *owner, unsigned long vaddr,
+		      bool write, bool wait, unsigned long *pfn)
 {
 	unsigned int gup_flags = (write ? FOLL_WRITE : 0) |
 				 (wait ? 0 : FOLL_NOFAULT);
@@ -469,7 +469,7 @@ int vfio_dma_pin_reserve(struct vfio_dma_owner *owner, unsigned long vaddr,
 	bool known;
 	long n;
 
-	*pfn = VFIO_DMA_NOT_RESERVED;
+	*pfn = VFIO_DMA_NOT_HELD;
 	if (!ledger)
 		return -ENOMEM;
 
@@ -479,7 +479,7 @@ int vfio_dma_pin_reserve(struct vfio_dma_owner *owner, unsigned long vaddr,
 
 	/* Of pages in the ledger nobody changes what is at a page frame. */
 	mutex_lock(&ledger->lock);
-	known = vfio_dma_ledger_reserve(ledger, page_to_pfn(page));
+	known = vfio_dma_ledger_hold(ledger, page_to_pfn(page));
 	mutex_unlock(&ledger->lock);
 	if (known)
 		*pfn = page_to_pfn(page);
@@ -488,15 +488,15 @@ int vfio_dma_pin_reserve(struct vfio_dma_owner *owner, unsigned long vaddr,
 }
 
 /**
- * vfio_dma_pin_unreserve() - undo vfio_dma_pin_reserve()
+ * vfio_dma_pin_drop() - undo vfio_dma_pin_hold()
  * @owner: the owner
- * @pfn: what that has set, or VFIO_DMA_NOT_RESERVED
+ * @pfn: what that has set, or VFIO_DMA_NOT_HELD
  *
  * Context: Process context, may sleep.  Takes and releases mmap_lock and the ledger's
  * lock.
  */
-void vfio_dma_pin_unreserve(struct vfio_dma_owner *owner, unsigned long pfn)
+void vfio_dma_pin_drop(struct vfio_dma_owner *owner, unsigned long pfn)
 {
-	if (pfn != VFIO_DMA_NOT_RESERVED)
+	if (pfn != VFIO_DMA_NOT_HELD)
 		vfio_dma_give_back(owner, 0, __vfio_dma_unhold(owner->ledger, pfn, 1));
 }

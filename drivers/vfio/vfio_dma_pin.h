@@ -120,11 +120,11 @@ bool vfio_dma_pin_present(struct mm_struct *mm, unsigned long vaddr, bool write,
 int vfio_dma_pin_wait(struct mm_struct *mm, unsigned long vaddr, bool write);
 
 /* Not a page frame */
-#define VFIO_DMA_NOT_RESERVED	ULONG_MAX
+#define VFIO_DMA_NOT_HELD	ULONG_MAX
 
-int vfio_dma_pin_reserve(struct vfio_dma_owner *owner, unsigned long vaddr,
-			 bool write, bool wait, unsigned long *pfn);
-void vfio_dma_pin_unreserve(struct vfio_dma_owner *owner, unsigned long pfn);
+int vfio_dma_pin_hold(struct vfio_dma_owner *owner, unsigned long vaddr,
+		      bool write, bool wait, unsigned long *pfn);
+void vfio_dma_pin_drop(struct vfio_dma_owner *owner, unsigned long pfn);
 
 unsigned long vfio_dma_count_pinnable(unsigned long vaddr,
 				      unsigned long npages);

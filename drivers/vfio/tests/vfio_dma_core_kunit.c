@@ -49,7 +49,7 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE(uncharge_keeps_users),
 	KUNIT_CASE(ledger_counts),
 	KUNIT_CASE(ledger_many_holds),
-	KUNIT_CASE(ledger_reserves),
+	KUNIT_CASE(ledger_holds),
 	KUNIT_CASE(ledger_small),
 	KUNIT_CASE(ledger_gives_up),
 	KUNIT_CASE_PARAM(ledger_random, ledger_memory_gen_params),

@@ -150,7 +150,7 @@ static void ledger_many_holds(struct kunit *test)
 }
 
 /* What can be held without a charge, and what cannot */
-static void ledger_reserves(struct kunit *test)
+static void ledger_holds(struct kunit *test)
 {
 	struct ledger_model *m = ledger_model_init(test);
 	struct vfio_dma_ledger *ledger = m->ledger;
@@ -158,12 +158,12 @@ static void ledger_reserves(struct kunit *test)
 
 	ledger_enter(m, 0, 64, false);
 	mutex_lock(&ledger->lock);
-	KUNIT_EXPECT_FALSE(test, vfio_dma_ledger_reserve(ledger, LEDGER_PFN + 64));
+	KUNIT_EXPECT_FALSE(test, vfio_dma_ledger_hold(ledger, LEDGER_PFN + 64));
 	for (i = 1; i < VFIO_DMA_LEDGER_HOLDS; i++) {
-		KUNIT_EXPECT_TRUE(test, vfio_dma_ledger_reserve(ledger, LEDGER_PFN + 9));
+		KUNIT_EXPECT_TRUE(test, vfio_dma_ledger_hold(ledger, LEDGER_PFN + 9));
 		m->holds[9]++;
 	}
-	KUNIT_EXPECT_FALSE(test, vfio_dma_ledger_reserve(ledger, LEDGER_PFN + 9));
+	KUNIT_EXPECT_FALSE(test, vfio_dma_ledger_hold(ledger, LEDGER_PFN + 9));
 	mutex_unlock(&ledger->lock);
 	ledger_check(test, m, true);
 	ledger_model_exit(test, m);
