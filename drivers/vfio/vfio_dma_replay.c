@@ -9,6 +9,7 @@
  */
 
 #include <linux/iommu.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 
 #include "vfio_dma_cut.h"
@@ -75,6 +76,7 @@ static int first_domain(struct vfio_dma_container *container,
 		if (ret || run.last == VFIO_XA_DMA_LAST_INDEX)
 			break;
 		first = run.last + 1;
+		cond_resched();
 	}
 
 	vfio_dma_space_del(&space, domain);

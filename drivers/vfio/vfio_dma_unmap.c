@@ -13,6 +13,7 @@
  */
 
 #include <linux/export.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 
 #include <uapi/linux/vfio_type1v3.h>
@@ -371,6 +372,7 @@ void vfio_dma_unplace_upto(struct vfio_dma_container *container,
 		if (run.last == last)
 			break;
 		first = run.last + 1;
+		cond_resched();
 	}
 	/*
 	 * Pins of emulated devices had the charge of the domains.  There can be more of
