@@ -557,13 +557,16 @@ static bool take_last(struct vfio_pt_record *pt, unsigned long region,
 /*
  * Take a page of a region that is not open.  Where pages of many regions go in any order,
  * it would be closed again before its next page goes; a second page in succession opens it.
+ * A full one is opened with all of its pages known: where all go in order, that saves two
+ * look-ups of each in the IO page table.
  */
 static bool take_closed(struct vfio_pt_record *pt, unsigned long region,
 			unsigned long word)
 {
 	if (count_of(word) == 1)
 		return take_last(pt, region, word);
-	if (place_of(pt, region)->region == NO_REGION || pt->near == region)
+	if (is_full(word) || place_of(pt, region)->region == NO_REGION ||
+	    pt->near == region)
 		return false;
 	if (!(word & VFIO_XA_DMA_PENDING) &&
 	    vfio_xa_dma_cut(&pt->regions, region, region, NOWAIT))
