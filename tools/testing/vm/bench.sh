@@ -22,8 +22,9 @@
 # and unmapping go. CASE is one of single pages, such as linear; with BATCH, up to
 # 256, so many in one ioctl. Or it is shared-linear or shared-different: another
 # container holds the same pages. Or it is 4M-small, 4M-scattered or 4M-huge: 4 MiB with
-# one ioctl, with -by-page unmapped page by page. Or it is emulated: pages are pinned,
-# unpinned, read and written by the driver of an emulated device.
+# one ioctl, with -by-page unmapped page by page. Or it is filled-256k: a container has as
+# many pages already. Or it is emulated: pages are pinned, unpinned, read and written by
+# the driver of an emulated device.
 set -euo pipefail
 . "$(dirname "$0")/../../../scripts/common.sh"
 

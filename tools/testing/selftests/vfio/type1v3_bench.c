@@ -500,42 +500,61 @@ static void whole_case(struct backend *b, const char *kind, const struct mem *m,
  * One page, in a container that has many already: every other page of a range,
  * no two with the same vaddr - IOVA. The page goes between two of them.
  */
-static void fill_case(struct backend *b, size_t max, size_t nops)
+
+#define BETWEEN		1024	/* pages that are measured */
+
+/* From *filled pages to as many as @level */
+static void fill(struct backend *b, size_t *filled, size_t level, __u64 *seed)
+{
+	const size_t nsmall = scattered.size / PAGE;
+
+	for (; *filled < level; ++*filled)
+		map(b, TEST_IOVA + 2 * *filled * PAGE,
+		    scattered.va + prng(seed) % nsmall * PAGE, PAGE, RW);
+}
+
+static struct range *pages_between(size_t filled)
+{
+	struct range *pages = calloc(BETWEEN, sizeof(*pages));
+	__u32 *order = shuffled(BETWEEN, 4);
+
+	if (!pages)
+		err(1, "memory");
+	for (size_t i = 0; i < BETWEEN; i++) {
+		size_t slot = order[i] * filled / BETWEEN;
+
+		pages[i].iova = TEST_IOVA + (2 * slot + 1) * PAGE;
+		pages[i].va = small.va + i * PAGE;
+		pages[i].size = PAGE;
+	}
+	free(order);
+	return pages;
+}
+
+static void fill_case(struct backend *b, size_t max)
 {
 	static const size_t levels[] = { 1 << 10, 1 << 14, 1 << 18, 1 << 20 };
-	size_t nsmall = scattered.size / PAGE, filled = 0;
-	struct range *pages = calloc(nops, sizeof(*pages));
-	__u32 *order = shuffled(nops, 4);
+	struct range *pages;
+	size_t filled = 0;
 	double bytes;
 	char name[64];
 	__u64 seed = 5;
 
-	if (!pages)
-		err(1, "memory");
 	backend_open(b);
 	bytes = kernel_memory();
 	for (size_t i = 0; i < ARRAY_SIZE(levels) && levels[i] <= max; i++) {
-		for (; filled < levels[i]; filled++)
-			map(b, TEST_IOVA + 2 * filled * PAGE,
-			    scattered.va + prng(&seed) % nsmall * PAGE, PAGE, RW);
+		fill(b, &filled, levels[i], &seed);
 		snprintf(name, sizeof(name), "filled-%zuk", filled / 1024);
 		report(name, "memory", b, kernel_memory() - bytes, filled);
 
-		for (size_t j = 0; j < nops; j++) {
-			size_t slot = order[j] * filled / nops;
-
-			pages[j].iova = TEST_IOVA + (2 * slot + 1) * PAGE;
-			pages[j].va = small.va + j * PAGE;
-			pages[j].size = PAGE;
-		}
-		map_ranges(b, pages, nops, RW);
-		unmap_ranges(b, pages, nops);
-		report(name, "map", b, map_ranges(b, pages, nops, RW), nops);
-		report(name, "unmap", b, unmap_ranges(b, pages, nops), nops);
+		pages = pages_between(filled);
+		map_ranges(b, pages, BETWEEN, RW);
+		unmap_ranges(b, pages, BETWEEN);
+		report(name, "map", b, map_ranges(b, pages, BETWEEN, RW), BETWEEN);
+		report(name, "unmap", b, unmap_ranges(b, pages, BETWEEN), BETWEEN);
+		free(pages);
 	}
 	backend_close(b);
-	free(order);
-	free(pages);
 }
 
 /*
@@ -956,6 +975,22 @@ static void loop_whole(struct backend *b, const struct mem *m, bool by_page)
 	}
 }
 
+/* A page in a container that has @level already */
+static void loop_filled(struct backend *b, size_t level)
+{
+	struct range *pages = pages_between(level);
+	size_t filled = 0;
+	__u64 seed = 5;
+
+	backend_open(b);
+	fill(b, &filled, level, &seed);
+	for (int round = 0;; round++) {
+		map_ranges(b, pages, BETWEEN, RW);
+		unmap_ranges(b, pages, BETWEEN);
+		steady(round);
+	}
+}
+
 static void loop(const char *backend, const char *name)
 {
 	static const struct { const char *name; const struct mem *m; } whole[] = {
@@ -970,6 +1005,8 @@ static void loop(const char *backend, const char *name)
 			continue;
 		if (!strcmp(name, "emulated"))
 			loop_emulated(b);
+		if (!strcmp(name, "filled-256k"))
+			loop_filled(b, 1 << 18);
 		for (size_t j = 0; j < ARRAY_SIZE(page_cases); j++)
 			if (!strcmp(page_cases[j].name, name))
 				loop_pages(b, &page_cases[j], false);
@@ -1035,7 +1072,7 @@ int main(int argc, char **argv)
 		}
 	}
 	for (size_t j = 0; j < ARRAY_SIZE(backends); j++)
-		fill_case(&backends[j], max_fill, 1024);
+		fill_case(&backends[j], max_fill);
 
 	if (traces)
 		trace_cases(traces);
