@@ -8,9 +8,9 @@
 # the distribution's QEMU, unmodified, passes a disk through to an inner guest
 # behind virtio-iommu, which maps strictly, page by page: it reads the disk,
 # and copies a part of it to another place. A disk over type1v2, one over type1v3,
-# and one over type1v3 with the IO page table as its record; a table compares them. The kernel's memory is weighed while the
-# outer VM's machine holds the disk: all that the guest reads at once is mapped
-# then, the same pages in each run.
+# and one over type1v3 with the IO page table as its record; a table compares them. The
+# kernel's memory is weighed while the outer VM's machine holds the disk: all that the
+# guest reads at once is mapped then, the same pages in each run.
 #
 #   -1      type1v2 only
 #   -r DIR  keep all maps and unmaps in DIR/trace, a line each:
@@ -140,7 +140,8 @@ cat <<END
 [1] what the kernel's slab memory (kmalloc-*, radix_tree_node: objects in use,
     with the allocator's rounding) shrinks by from a disk that holds a read of
     $held_pages pages to the idle disk, QEMU stopped at both; the IO page table is
-    not in it.
+    not in it. Below zero, the few pages of the idle disk, which are far apart,
+    take more than those of the read.
 
 END
 if [ ${#failures[@]} != 0 ]; then
